@@ -1,0 +1,176 @@
+"""Checkpoints: canonical state through orbax, every leaf under a digest.
+
+A checkpoint holds nothing of the device layout. Beside the state lie its
+leaves' SHA-256 digests, for orbax returns wrong values without a word when a
+bit of its data file flips.
+"""
+
+import hashlib
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
+
+from alexnet_jax import errors
+
+Tree = Any
+_STATE = 'state'
+_EXTRA = 'extra'
+
+
+def _flatten(state: Tree) -> dict[str, np.ndarray]:
+  """Leaves by name, as 'params/conv1/kernel'."""
+  leaves = jax.tree_util.tree_leaves_with_path(state)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in leaves
+  }
+
+
+def _nest(leaves: dict[str, Any]) -> dict:
+  return traverse_util.unflatten_dict(leaves, sep='/')
+
+
+def _digest(leaf: np.ndarray) -> str:
+  return hashlib.sha256(np.ascontiguousarray(leaf).data).hexdigest()
+
+
+class Checkpointer:
+  """Saves, finds and verifies the checkpoints of a workdir.
+
+  Args:
+    workdir: absolute path.
+    keep: how many to keep; the oldest go first.
+  """
+
+  def __init__(self, workdir: pathlib.Path, keep: int | None = None):
+    self._directory = workdir / 'checkpoints'
+    self._manager = ocp.CheckpointManager(
+      self._directory,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep, enable_async_checkpointing=True
+      ),
+      item_names=(_STATE, _EXTRA),
+    )
+
+  def latest_step(self) -> int | None:
+    """The newest complete checkpoint's step."""
+    return self._manager.latest_step()
+
+  def save(self, step: int, state: Tree, extra: dict) -> None:
+    """Saves in the background.
+
+    Args:
+      step: names the checkpoint.
+      state: canonical, numpy arrays that nobody writes to any more.
+      extra: JSON values that belong to it.
+    """
+    leaves = _flatten(state)
+    digests = {name: _digest(leaf) for name, leaf in leaves.items()}
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        **{
+          _STATE: ocp.args.StandardSave(_nest(leaves)),
+          _EXTRA: ocp.args.JsonSave(extra | {'sha256': digests}),
+        }
+      ),
+    )
+
+  def restore(self, step: int, like: Tree) -> tuple[Tree, dict]:
+    """Reads and verifies a checkpoint.
+
+    Args:
+      step: which one; 0 for the newest.
+      like: the expected state, arrays or shapes.
+
+    Returns:
+      The state as numpy arrays, and `extra`.
+
+    Raises:
+      UserError: where there is no such checkpoint, its leaves are of another
+        network, or a leaf's digest is wrong.
+    """
+    step = self._choose(step)
+    expected = _flatten(like)
+    try:
+      saved = _flatten(self._manager.item_metadata(step)[_STATE].tree)
+      _compare(self._directory / str(step), saved, expected)
+      leaves, extra = self._read(step, expected)
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+      raise errors.UserError(
+        f'checkpoint {self._directory / str(step)} cannot be read '
+        f'({_first_line(error)}); delete that directory to go on from an '
+        'earlier one.'
+      ) from error
+    self._verify(step, leaves, extra.pop('sha256'))
+    ordered = [leaves[name] for name in expected]
+    return jax.tree.unflatten(jax.tree.structure(like), ordered), extra
+
+  def _read(self, step: int, expected: dict) -> tuple[dict, dict]:
+    target = {k: np.empty(x.shape, x.dtype) for k, x in expected.items()}
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        **{
+          _STATE: ocp.args.StandardRestore(_nest(target)),
+          _EXTRA: ocp.args.JsonRestore(),
+        }
+      ),
+    )
+    return _flatten(restored[_STATE]), restored[_EXTRA]
+
+  def _choose(self, step: int) -> int:
+    steps = self._manager.all_steps()
+    if not steps or (step and step not in steps):
+      raise errors.UserError(
+        f'eval.step={step}: no such checkpoint in {self._directory}, which '
+        f'has {sorted(steps) or "none"}; give one of these, or train first.'
+      )
+    return step or max(steps)
+
+  def _verify(self, step: int, leaves: dict, digests: dict) -> None:
+    for name, leaf in leaves.items():
+      if _digest(leaf) != digests[name]:
+        raise errors.UserError(
+          f'checkpoint {self._directory / str(step)} is damaged: {name} is '
+          'not what was saved; delete that directory to go on from an earlier '
+          'one.'
+        )
+
+  def __enter__(self) -> 'Checkpointer':
+    return self
+
+  def __exit__(self, *_) -> None:
+    """Waits until what was saved is on disk, and closes."""
+    self._manager.close()
+
+
+def _compare(path: pathlib.Path, saved: dict, expected: dict) -> None:
+  """Names leaves that are missing, extra, or of another shape or type."""
+  differences = [
+    f'{name} is missing' for name in sorted(expected - saved.keys())
+  ]
+  differences += [
+    f'{name} is extra' for name in sorted(saved - expected.keys())
+  ]
+  for name in sorted(expected.keys() & saved.keys()):
+    there, here = saved[name], expected[name]
+    if (tuple(there.shape), there.dtype) != (tuple(here.shape), here.dtype):
+      differences.append(
+        f'{name} is {there.dtype}{list(there.shape)}, not '
+        f'{here.dtype}{list(here.shape)}'
+      )
+  if differences:
+    shown = '; '.join(differences[:5])
+    raise errors.UserError(
+      f'checkpoint {path} is of another network ({shown}); give the workdir '
+      'of this config, or a new one.'
+    )
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).splitlines() or [type(error).__name__])[0][:200]

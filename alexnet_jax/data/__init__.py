@@ -1,0 +1,9 @@
+"""From pictures to batches.
+
+sources        where pictures come from (TFDS, folders, the drawn shapes)
+prepare        decodes, resizes and stores them once, with their statistics
+records        reads what was prepared
+pipeline       batches as a pure function of (seed, step)
+augment        the random draws of training, the views of evaluation
+preprocessing  mean subtraction and scale, which travel with a run
+"""

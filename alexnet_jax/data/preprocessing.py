@@ -1,0 +1,99 @@
+"""What turns stored pixels into the network's input, and travels with a run.
+
+A run writes its `preprocessing.npz` before step 0. Evaluation, prediction and
+fine-tuning read that file, never the statistics of the data at hand.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from alexnet_jax import errors
+from alexnet_jax.data import records
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+  """Mean subtraction, scale and the principal components of colour.
+
+  Attributes:
+    mean_image: [S, S, 3] of float32, on the 0-255 scale.
+    eigenvalues: [3] of float32, of the RGB covariance on the 0-255 scale,
+      largest first.
+    eigenvectors: [3, 3] of float32, one a column, in the same order.
+    scale: what inputs are divided by after the mean is subtracted.
+    crop_size: side of the network's input, in pixels.
+  """
+
+  mean_image: np.ndarray
+  eigenvalues: np.ndarray
+  eigenvectors: np.ndarray
+  scale: np.ndarray
+  crop_size: np.ndarray
+
+  def __call__(
+    self,
+    images: jax.Array,
+    noise: Callable[[jax.Array], jax.Array] = lambda x: x,
+  ) -> jax.Array:
+    """Turns pixels into inputs.
+
+    Args:
+      images: [N, c, c, 3] of uint8.
+      noise: applied between mean subtraction and scale, as in training.
+
+    Returns:
+      [N, c, c, 3] of float32. Whatever the crop's place, the centre of the
+      mean image is subtracted (CHM).
+    """
+    margin = (self.mean_image.shape[0] - int(self.crop_size)) // 2
+    end = margin + int(self.crop_size)
+    mean = self.mean_image[margin:end, margin:end]
+    return noise(images.astype(jnp.float32) - mean) / self.scale
+
+  def digest(self) -> str:
+    """SHA-256 of every array, with its name, type and shape."""
+    sha = hashlib.sha256()
+    for name, array in dataclasses.asdict(self).items():
+      sha.update(f'{name} {array.dtype} {array.shape} '.encode())
+      sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
+
+  def check_digest(self, expected: str) -> None:
+    """Raises UserError where a checkpoint was trained with another one."""
+    if self.digest() != expected:
+      raise errors.UserError(
+        'preprocessing.npz is not the one that the checkpoint was trained '
+        'with; put that file back into the workdir.'
+      )
+
+  def save(self, path: pathlib.Path) -> None:
+    """Writes `preprocessing.npz`."""
+    np.savez(path, **dataclasses.asdict(self))
+
+
+def load(path: pathlib.Path) -> Preprocessing:
+  """Reads `preprocessing.npz`."""
+  with np.load(path) as arrays:
+    return Preprocessing(**arrays)
+
+
+def from_statistics(
+  prepared: records.PreparedSet, data: ml_collections.ConfigDict
+) -> Preprocessing:
+  """Derives it from a prepared set's training statistics and `config.data`."""
+  statistics = prepared.statistics()
+  eigenvalues, eigenvectors = np.linalg.eigh(statistics['rgb_covariance'])
+  return Preprocessing(
+    mean_image=statistics['mean_image'].astype(np.float32),
+    eigenvalues=eigenvalues[::-1].astype(np.float32),
+    eigenvectors=eigenvectors[:, ::-1].astype(np.float32),
+    scale=np.float32(data.scale),
+    crop_size=np.int32(data.crop_size),
+  )

@@ -1,0 +1,302 @@
+"""Where pictures come from: TFDS, folders of class folders, drawn shapes.
+
+A source is named as in `--config.data.name`:
+
+    imagenet2012, cifar10, imagenette/320px-v2   any TFDS classification set
+    folder=/my/images                            a folder of class folders
+    shapes                                       the embedded procedural set
+
+`folder=` reads `train/` with `validation/` or `val/`; without these, class
+folders directly, where every image whose path hashes to 0 modulo 10 validates.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from alexnet_jax import errors
+from alexnet_jax.data import shapes
+
+IMAGENET = 'imagenet2012'
+# ILSVRC-2012's counts (paper section 2: "roughly 1.2 million", 50,000).
+IMAGENET_COUNTS = {'train': 1_281_167, 'validation': 50_000}
+_TARS = ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar')
+_IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
+_FOLDER = 'folder='
+# Longer than this is prepared by its own command, with the user's consent.
+_SMALL = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Pictures with labels.
+
+  Attributes:
+    name: as in `config.data.name`.
+    class_names: by label.
+    native_size: side of the square pictures where all have the same, else None.
+    num_examples: split -> count, for 'train' and 'validation'.
+    examples: split -> dataset of {'image': encoded bytes, 'label', 'name'}, in
+      a fixed order.
+  """
+
+  name: str
+  class_names: tuple[str, ...]
+  native_size: int | None
+  num_examples: dict[str, int]
+  examples: Callable[[str], tf.data.Dataset]
+
+  @property
+  def is_small(self) -> bool:
+    """Whether training may prepare it without being asked."""
+    return sum(self.num_examples.values()) <= _SMALL
+
+
+def directory_name(name: str) -> str:
+  """The prepared set's directory under `data.dir`."""
+  if not name.startswith(_FOLDER):
+    return name.replace('/', '-')
+  path = pathlib.Path(name.removeprefix(_FOLDER)).expanduser().resolve()
+  digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+  return f'folder-{path.name}-{digest}'
+
+
+def describe(name: str) -> tuple[int, int | None]:
+  """Number of classes and native size, without reading any picture.
+
+  Raises:
+    UserError: where there is no such set.
+  """
+  if name == 'shapes':
+    return len(shapes.CLASS_NAMES), shapes.SIZE
+  if name.startswith(_FOLDER):
+    return len(_class_names(_folder_splits(name)['train'])), None
+  info = _builder(name, '').info
+  return _label_feature(name, info).num_classes, _native_size(info)
+
+
+def open_source(name: str, tfds_dir: str = '', manual_dir: str = '') -> Source:
+  """Opens a source; TFDS downloads or builds its own copy where needed.
+
+  Args:
+    name: as in `config.data.name`.
+    tfds_dir: where TFDS keeps its sets; '' for TFDS's own default.
+    manual_dir: where the ILSVRC tars lie.
+
+  Raises:
+    UserError: where the source does not exist or files of it are missing.
+  """
+  if name == 'shapes':
+    return _shapes_source()
+  if name.startswith(_FOLDER):
+    return _folder_source(name)
+  return _tfds_source(name, tfds_dir, manual_dir)
+
+
+def _shapes_source() -> Source:
+  def examples(split: str) -> tf.data.Dataset:
+    def draw(index: tf.Tensor) -> dict[str, tf.Tensor]:
+      image, label = tf.numpy_function(
+        lambda i: shapes.draw(split, int(i)),
+        [index],
+        [tf.uint8, tf.int64],
+        stateful=False,
+      )
+      image = tf.ensure_shape(image, (shapes.SIZE, shapes.SIZE, 3))
+      return {
+        'image': tf.io.encode_png(image, compression=0),
+        'label': label,
+        'name': tf.strings.join(['shapes/', split, '/', tf.as_string(index)]),
+      }
+
+    indices = tf.data.Dataset.range(shapes.NUM_EXAMPLES[split])
+    return indices.map(draw, num_parallel_calls=tf.data.AUTOTUNE)
+
+  return Source(
+    'shapes', shapes.CLASS_NAMES, shapes.SIZE, shapes.NUM_EXAMPLES, examples
+  )
+
+
+def _folder_splits(name: str) -> dict[str, list[pathlib.Path]]:
+  """Image paths of each split, sorted."""
+  root = pathlib.Path(name.removeprefix(_FOLDER)).expanduser().resolve()
+  if not root.is_dir():
+    raise errors.UserError(
+      f'data.name={name}: {root} is no folder; give one with a folder of '
+      'images for each class.'
+    )
+  held_out = next((d for d in ('validation', 'val') if (root / d).is_dir()), '')
+  if (root / 'train').is_dir() and held_out:
+    splits = {
+      'train': _images(root / 'train'),
+      'validation': _images(root / held_out),
+    }
+  else:
+    splits = {'train': [], 'validation': []}
+    for path in _images(root):
+      splits[_hashed_split(path.relative_to(root))].append(path)
+  for split, paths in splits.items():
+    if not paths:
+      raise errors.UserError(
+        f'data.name={name}: no images for {split} in folders of {root}; put '
+        'them in one folder for each class, or in train/ and validation/.'
+      )
+  return splits
+
+
+def _images(root: pathlib.Path) -> list[pathlib.Path]:
+  paths = root.glob('*/*')
+  return sorted(p for p in paths if p.suffix.lower() in _IMAGE_SUFFIXES)
+
+
+def _hashed_split(path: pathlib.Path) -> str:
+  digest = hashlib.sha256(path.as_posix().encode()).digest()
+  return 'train' if int.from_bytes(digest, 'big') % 10 else 'validation'
+
+
+def _class_names(paths: list[pathlib.Path]) -> tuple[str, ...]:
+  return tuple(sorted({path.parent.name for path in paths}))
+
+
+def _folder_source(name: str) -> Source:
+  splits = _folder_splits(name)
+  class_names = _class_names(splits['train'])
+  strangers = set(_class_names(splits['validation'])) - set(class_names)
+  if strangers:
+    raise errors.UserError(
+      f'data.name={name}: validation has classes that train lacks '
+      f'({", ".join(sorted(strangers))}); give both the same class folders.'
+    )
+  label_of = {label: i for i, label in enumerate(class_names)}
+
+  def examples(split: str) -> tf.data.Dataset:
+    paths = splits[split]
+    dataset = tf.data.Dataset.from_tensor_slices(
+      (list(map(str, paths)), [label_of[p.parent.name] for p in paths])
+    )
+    return dataset.map(
+      lambda path, label: {
+        'image': tf.io.read_file(path),
+        'label': tf.cast(label, tf.int64),
+        'name': path,
+      },
+      num_parallel_calls=tf.data.AUTOTUNE,
+    )
+
+  counts = {split: len(paths) for split, paths in splits.items()}
+  return Source(name, class_names, None, counts, examples)
+
+
+def _builder(name: str, tfds_dir: str) -> tfds.core.DatasetBuilder:
+  try:
+    return tfds.builder(name, data_dir=tfds_dir or None)
+  except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+    raise errors.UserError(
+      f'data.name={name!r} is no data set that TFDS knows '
+      f'({str(error).splitlines()[0]}); give a TFDS name, folder=PATH, or '
+      'shapes.'
+    ) from error
+
+
+def _label_feature(
+  name: str, info: tfds.core.DatasetInfo
+) -> tfds.features.ClassLabel:
+  features = info.features
+  if 'image' not in features or not isinstance(
+    features.get('label'), tfds.features.ClassLabel
+  ):
+    raise errors.UserError(
+      f'data.name={name!r} has no image with one label; choose a TFDS set for '
+      'image classification.'
+    )
+  return features['label']
+
+
+def _native_size(info: tfds.core.DatasetInfo) -> int | None:
+  height, width, _ = info.features['image'].shape
+  return height if height and height == width else None
+
+
+def _tfds_source(name: str, tfds_dir: str, manual_dir: str) -> Source:
+  builder = _builder(name, tfds_dir)
+  label = _label_feature(name, builder.info)
+  if not builder.info.splits:
+    _build(builder, name, manual_dir)
+  held_out = 'validation' if 'validation' in builder.info.splits else 'test'
+  tfds_split = {'train': 'train', 'validation': held_out}
+  for split in tfds_split.values():
+    if split not in builder.info.splits:
+      raise errors.UserError(
+        f'data.name={name!r} has no split {split!r} (it has '
+        f'{", ".join(builder.info.splits)}); choose a set with both training '
+        'and test images.'
+      )
+
+  def examples(split: str) -> tf.data.Dataset:
+    dataset = builder.as_dataset(
+      split=tfds_split[split],
+      decoders={'image': tfds.decode.SkipDecoding()},
+      read_config=tfds.ReadConfig(interleave_cycle_length=1),
+      shuffle_files=False,
+    )
+    return dataset.enumerate().map(
+      lambda i, example: {
+        'image': example['image'],
+        'label': example['label'],
+        'name': _example_name(name, split, i, example),
+      }
+    )
+
+  counts = {
+    s: builder.info.splits[t].num_examples for s, t in tfds_split.items()
+  }
+  return Source(
+    name, tuple(label.names), _native_size(builder.info), counts, examples
+  )
+
+
+def _example_name(
+  name: str, split: str, index: tf.Tensor, example
+) -> tf.Tensor:
+  own = example.get('file_name', example.get('id'))
+  suffix = tf.as_string(index) if own is None else own
+  return tf.strings.join([f'{name}/{split}/', suffix])
+
+
+def _build(
+  builder: tfds.core.DatasetBuilder, name: str, manual_dir: str
+) -> None:
+  """Lets TFDS download the set, or build imagenet2012 from the tars."""
+  if builder.name == IMAGENET:
+    _check_tars(manual_dir)
+  config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
+  try:
+    builder.download_and_prepare(download_config=config)
+  except (OSError, AssertionError) as error:
+    raise errors.UserError(
+      f'data.name={name!r} could not be downloaded '
+      f'({str(error).splitlines()[0][:200]}); let TFDS prepare it where there '
+      'is a network, and give its directory as data.tfds_dir.'
+    ) from error
+
+
+def _check_tars(manual_dir: str) -> None:
+  missing = [t for t in _TARS if not (pathlib.Path(manual_dir) / t).is_file()]
+  if not manual_dir or missing:
+    raise errors.UserError(imagenet_instructions(manual_dir))
+
+
+def imagenet_instructions(manual_dir: str) -> str:
+  """What to get, where to put it and what to run, for imagenet2012."""
+  place = manual_dir or 'tars/'
+  return (
+    f'data.name={IMAGENET!r} is not prepared and {" and ".join(_TARS)} are not '
+    f'both in {place}: register at image-net.org, download the two tars '
+    f'(138 GB and 6.3 GB), put them in {place} and run `python -m '
+    f'alexnet_jax.data.prepare --source={IMAGENET} --data_dir=data/ '
+    f'--manual_dir={place}`.'
+  )

@@ -1,0 +1,136 @@
+"""Errors as the paper counts them, and where they are written."""
+
+import contextlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.metrics import tensorboard
+
+Sums = dict[str, Any]
+NAMES = ('loss', 'top1_error', 'top5_error', 'examples')
+
+
+def zeros() -> dict[str, np.ndarray]:
+  """Sums over no example."""
+  return {name: np.zeros((), np.float32) for name in NAMES}
+
+
+def sums(
+  log_probs: jax.Array, labels: jax.Array, mask: jax.Array
+) -> dict[str, jax.Array]:
+  """Adds up a batch.
+
+  Args:
+    log_probs: [N, classes], natural logarithms of probabilities.
+    labels: [N].
+    mask: [N], 1 for examples that count and 0 for padding.
+
+  Returns:
+    Sums of negative log-likelihood, top-1 errors, top-5 errors (of the
+    min(5, classes) most likely) and examples.
+  """
+  classes = log_probs.shape[1]
+  own = jnp.take_along_axis(log_probs, labels[:, None], axis=1)  # [N, 1]
+  # How many classes are ahead; ties go to the lower label. Written so that
+  # NaN counts as an error.
+  tied = (log_probs == own) & (jnp.arange(classes) < labels[:, None])
+  rank = (~(log_probs <= own) | tied).sum(axis=1)
+  per_example = {
+    'loss': -own[:, 0],
+    'top1_error': rank >= 1,
+    'top5_error': rank >= min(5, classes),
+    'examples': jnp.ones_like(mask),
+  }
+  return {k: jnp.where(mask > 0, v, 0.0).sum() for k, v in per_example.items()}
+
+
+def means(totals: Sums) -> dict[str, float | int]:
+  """Sums -> means, with the number of examples."""
+  count = int(totals['examples'])
+  rates = {k: float(totals[k]) / count for k in NAMES if k != 'examples'}
+  return rates | {'examples': count}
+
+
+class MetricsWriter:
+  """Appends rows to metrics.jsonl, and the same numbers to TensorBoard.
+
+  Args:
+    workdir: of the run.
+    last_step: rows of later steps, which a resumed run writes again, go.
+  """
+
+  def __init__(self, workdir: pathlib.Path, last_step: int):
+    self._path = workdir / 'metrics.jsonl'
+    self._drop_rows_after(last_step)
+    self._file = self._path.open('a')
+    self._tensorboard = tensorboard.SummaryWriter(str(workdir))
+
+  def _drop_rows_after(self, step: int) -> None:
+    if not self._path.exists():
+      return
+    lines = self._path.read_text().splitlines(keepends=True)
+    # A killed run may leave a last line without its end.
+    rows = [line for line in lines if line.endswith('\n')]
+    kept = [row for row in rows if json.loads(row)['step'] <= step]
+    new = self._path.with_suffix('.new')
+    new.write_text(''.join(kept))
+    os.replace(new, self._path)
+
+  def write(
+    self, step: int, epoch: float, split: str, values: dict, timing: dict
+  ) -> None:
+    """Writes one row; (step, split) must be new."""
+    row = {'step': step, 'epoch': epoch, 'split': split, **values}
+    self._file.write(json.dumps(row | {'timing': timing}) + '\n')
+    self._file.flush()
+    for name, value in (values | timing).items():
+      self._tensorboard.scalar(f'{split}/{name}', value, step)
+    self._tensorboard.flush()
+
+  def __enter__(self) -> 'MetricsWriter':
+    return self
+
+  def __exit__(self, *_) -> None:
+    """Closes both files."""
+    self._file.close()
+    self._tensorboard.close()
+
+
+class Clock:
+  """Measures a logging window, without the pauses in it.
+
+  Args:
+    batch_size: examples of a step.
+  """
+
+  def __init__(self, batch_size: int):
+    self._batch_size = batch_size
+    self.restart()
+
+  def restart(self) -> None:
+    """Begins a window."""
+    self._start, self._steps = time.perf_counter(), 0
+
+  def tick(self) -> None:
+    """Counts a step."""
+    self._steps += 1
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Leaves what happens inside out of the window."""
+    began = time.perf_counter()
+    yield
+    self._start += time.perf_counter() - began
+
+  def read(self) -> dict[str, float]:
+    """Seconds of the window so far and training images a second."""
+    seconds = time.perf_counter() - self._start
+    rate = self._steps * self._batch_size / seconds
+    return {'seconds': seconds, 'examples_per_second': rate}

@@ -1,0 +1,201 @@
+"""AlexNet: one GPU's program, written over the towers that it holds.
+
+The network is a table of layers (`config.model`, see `configs/alexnet.py`), so
+every historical variant is a config. A row has
+
+    kind       'conv', 'local', 'dense', or 'head' (the softmax's inputs, read
+               from all towers and held by every device)
+    features   output channels of one tower
+    kernel, stride, padding (lo, hi)
+    gather     whether the layer reads all towers, or only its own
+    init_std, init_bias
+    after      what follows, in order, out of 'act', 'lrn', 'spatial_norm',
+               'max_pool', 'avg_pool', 'dropout'
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from alexnet_jax import errors, parallel
+from alexnet_jax.models import layers
+
+ACTIVATIONS = {
+  'relu': nn.relu,
+  'tanh': nn.tanh,
+  'sigmoid': nn.sigmoid,
+  'linear': lambda x: x,
+}
+OPERATIONS = ('act', 'lrn', 'spatial_norm', 'max_pool', 'avg_pool', 'dropout')
+
+
+def omitted(model: ml_collections.ConfigDict) -> tuple[str, ...]:
+  """Names in `model.omit`: layers and operations that this run leaves out."""
+  return tuple(name for name in model.omit.split(',') if name)
+
+
+def layer_table(
+  model: ml_collections.ConfigDict,
+) -> dict[str, ml_collections.ConfigDict]:
+  """The rows of the network in order, without what `model.omit` names.
+
+  An omitted layer hands its `gather` on to the next one, so that towers meet
+  as often as before.
+
+  Raises:
+    UserError: where a name in `omit` or in a row's `after` does not exist.
+  """
+  omit = omitted(model)
+  for name in omit:
+    if name not in (*model.layers[:-1], *OPERATIONS):
+      raise errors.UserError(
+        f'model.omit names {name!r}, which is no layer and no operation of '
+        f'this network: choose from {", ".join(model.layers[:-1])}, '
+        f'{", ".join(OPERATIONS)}.'
+      )
+  rows, gather = {}, False
+  for name in model.layers:
+    row = ml_collections.ConfigDict(model[name].to_dict())
+    _check_operations(name, row)
+    gather = gather or row.gather
+    if name in omit:
+      continue
+    row.gather, gather = gather, False
+    row.after = tuple(op for op in row.after if op not in omit)
+    rows[name] = row
+  return rows
+
+
+def _check_operations(name: str, row: ml_collections.ConfigDict) -> None:
+  for operation in row.after:
+    if operation not in OPERATIONS:
+      raise errors.UserError(
+        f'model.{name}.after names {operation!r}: choose from '
+        f'{", ".join(OPERATIONS)}.'
+      )
+
+
+class AlexNet(nn.Module):
+  """The network of the paper and its relatives, read from a table of layers.
+
+  Attributes:
+    config: `config.model`, frozen.
+    towers: the towers this device holds and how they meet.
+  """
+
+  config: ml_collections.FrozenConfigDict
+  towers: parallel.LocalTowers | parallel.DeviceTowers
+
+  @nn.compact
+  def __call__(
+    self,
+    images: jax.Array,
+    index: jax.Array | None = None,
+    *,
+    train: bool = False,
+  ) -> jax.Array:
+    """Computes logits.
+
+    Args:
+      images: [N, H, W, 3], the preprocessed pixels.
+      index: [N] of uint32, each example's place in the run: keys dropout.
+        Needed in training, as is a 'dropout' rng.
+      train: whether dropout draws masks.
+
+    Returns:
+      [N, num_classes] of float32.
+
+    Raises:
+      UserError: where a layer's input is smaller than its filters.
+    """
+    # Every column sees the whole image.
+    x = [images.astype(self.config.dtype)] * len(self.towers.ids())
+    for name, row in layer_table(self.config).items():
+      if row.gather:
+        x = [self.towers.gather(x)] * len(x)  # [N, H, W, C] of all towers
+      x = self._layer(name, row, x)
+      for operation in row.after:
+        x = self._operation(operation, name, x, index, train)
+      self.sow('intermediates', f'{name}_output', x)
+    return x[0].astype(jnp.promote_types(x[0].dtype, jnp.float32))
+
+  def _layer(
+    self, name: str, row: ml_collections.ConfigDict, x: layers.Towers
+  ) -> layers.Towers:
+    init = {
+      'kernel_init': _kernel_init(self.config.init, row.init_std),
+      'bias_init': nn.initializers.constant(row.init_bias),
+    }
+    if row.kind == 'head':
+      flat = x[0].reshape(x[0].shape[0], -1)
+      classes = self.config.num_classes
+      return [nn.Dense(classes, dtype=flat.dtype, name=name, **init)(flat)]
+    if row.kind == 'dense':
+      return layers.TowerDense(row.features, **init, name=name)(x)
+    _check_size(name, row, x[0])
+    layer = {'conv': layers.TowerConv, 'local': layers.TowerLocal}[row.kind]
+    return layer(
+      row.features,
+      kernel=row.kernel,
+      stride=row.stride,
+      padding=tuple(row.padding),
+      name=name,
+      **init,
+    )(x)
+
+  def _operation(
+    self,
+    operation: str,
+    name: str,
+    x: layers.Towers,
+    index: jax.Array | None,
+    train: bool,
+  ) -> layers.Towers:
+    if operation == 'dropout':
+      dropout = layers.TowerDropout(self.config.keep, name=f'{name}_dropout')
+      return dropout(x, self.towers.ids(), index, train)
+    return [self._elementwise(operation)(tower) for tower in x]
+
+  def _elementwise(self, operation: str):
+    model = self.config
+    if operation == 'act':
+      return ACTIVATIONS[model.activation]
+    if operation == 'lrn':
+      alpha = model.lrn.alpha / (model.lrn.n if model.lrn.alpha_over_n else 1)
+      return functools.partial(
+        layers.local_response_norm,
+        n=model.lrn.n,
+        k=model.lrn.k,
+        alpha=alpha,
+        beta=model.lrn.beta,
+      )
+    if operation == 'spatial_norm':
+      return functools.partial(
+        layers.spatial_response_norm, **model.spatial_norm
+      )
+    kind = operation.removesuffix('_pool')
+    return functools.partial(layers.pool, kind=kind, **model.pool)
+
+
+def _kernel_init(scheme: str, std: float) -> layers.Initializer:
+  if scheme == 'normal':
+    return nn.initializers.normal(std)
+  # The tower axis is no receptive field.
+  return nn.initializers.variance_scaling(
+    2.0, 'fan_in', 'normal', batch_axis=(0,)
+  )
+
+
+def _check_size(
+  name: str, row: ml_collections.ConfigDict, x: jax.Array
+) -> None:
+  side = min(x.shape[1:3])
+  if side + sum(row.padding) < row.kernel:
+    raise errors.UserError(
+      f'data.crop_size is too small for this network: {name} gets maps of '
+      f'{side} pixels for filters of {row.kernel}; give larger images, or '
+      f'a smaller model.{name}.kernel.'
+    )

@@ -1,0 +1,200 @@
+"""The paper's update rule, with a rate and a weight decay for each layer.
+
+    v <- momentum * v - rate * (decay * w + gradient);   w <- w + v
+
+(paper section 5). The rate is inside the velocity, so a drop leaves the old
+velocity as it is: decay, then rate, then momentum, unlike `optax.sgd`. Biases
+have their own rate and no decay (CHM weights.cu, CC1 LayerParams).
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from alexnet_jax import errors
+
+Tree = Any
+
+
+def update_rule(momentum: float, decays: Tree) -> optax.GradientTransformation:
+  """The rule above, as an optax chain.
+
+  `update` takes one more argument, `rates`: the parameters' tree, of scalars.
+
+  Args:
+    momentum: 0.9 in the paper.
+    decays: the parameters' tree, of floats.
+  """
+  return optax.chain(
+    _add_decayed_weights(decays),
+    _scale_by_rates(),
+    _hold_where_rate_is_zero(optax.trace(momentum)),
+  )
+
+
+def _add_decayed_weights(decays: Tree) -> optax.GradientTransformation:
+  # optax.add_decayed_weights has one decay for all.
+  return optax.stateless(
+    lambda updates, params: jax.tree.map(
+      lambda g, w, decay: g + decay * w, updates, params, decays
+    )
+  )
+
+
+def _scale_by_rates() -> optax.GradientTransformationExtraArgs:
+  def update(updates, state, params=None, *, rates, **_):
+    del params
+    return jax.tree.map(lambda u, rate: -rate * u, updates, rates), state
+
+  return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def _hold_where_rate_is_zero(
+  momentum: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+  """Leaves weight and velocity alone where the rate is 0 (CHM weights.cu)."""
+
+  def update(updates, state, params=None, *, rates, **_):
+    moved, new_state = momentum.update(updates, state, params)
+    moved = jax.tree.map(
+      lambda u, rate: jnp.where(rate > 0, u, jnp.zeros_like(u)), moved, rates
+    )
+    velocity = jax.tree.map(
+      lambda new, old, rate: jnp.where(rate > 0, new, old),
+      new_state.trace,
+      state.trace,
+      rates,
+    )
+    return moved, new_state._replace(trace=velocity)
+
+  return optax.GradientTransformationExtraArgs(momentum.init, update)
+
+
+def decay_tree(params: Tree, optimizer: ml_collections.ConfigDict) -> Tree:
+  """Weight decay of every parameter: none for biases."""
+
+  def decay(path, _):
+    layer, kind = path[0].key, path[1].key
+    multiplier = optimizer.decay_multipliers.get(layer, 1.0)
+    return optimizer.weight_decay * multiplier if kind == 'kernel' else 0.0
+
+  return jax.tree_util.tree_map_with_path(decay, params)
+
+
+def epochs_to_steps(epochs: float, num_examples: int, batch_size: int) -> int:
+  """ceil(epochs * N / B), in integers."""
+  return math.ceil(Fraction(str(epochs)) * num_examples / batch_size)
+
+
+RatesFn = Callable[[jax.Array, jax.Array, Tree], Tree]
+
+
+def create_rates_fn(
+  config: ml_collections.ConfigDict,
+  steps_of_epoch: Callable[[float], int],
+  num_steps: int,
+) -> RatesFn:
+  """Every parameter's rate as a function of the step.
+
+  Args:
+    config: of the run; `schedule.name` is 'epochs' (drops at given epochs),
+      'four_step' (the source's hands-off schedule, CHM #170) or 'plateau'.
+    steps_of_epoch: turns a number of epochs into steps.
+    num_steps: of the whole run.
+
+  Returns:
+    A function of (step, scale, params) that returns the parameters' tree of
+    scalars. `scale` is the plateau rule's factor.
+
+  Raises:
+    UserError: where `schedule.name` does not exist.
+  """
+  schedule, optimizer = config.schedule, config.optimizer
+
+  def drops(pairs) -> optax.Schedule:
+    steps = {steps_of_epoch(epoch): factor for epoch, factor in pairs}
+    return optax.piecewise_constant_schedule(1.0, steps)
+
+  weight_drops, bias_drops = _base_schedules(schedule, drops, num_steps)
+  layer_drops = {name: drops(p) for name, p in schedule.layer_drops.items()}
+
+  def rates(step: jax.Array, scale: jax.Array, params: Tree) -> Tree:
+    weight_rate = optimizer.learning_rate * weight_drops(step) * scale
+    bias_rate = optimizer.bias_learning_rate * bias_drops(step) * scale
+
+    def rate(path, _):
+      layer, kind = path[0].key, path[1].key
+      factor = optimizer.rate_multipliers.get(layer, 1.0)
+      factor *= layer_drops[layer](step) if layer in layer_drops else 1.0
+      return factor * (weight_rate if kind == 'kernel' else bias_rate)
+
+    return jax.tree_util.tree_map_with_path(rate, params)
+
+  return rates
+
+
+def _base_schedules(
+  schedule: ml_collections.ConfigDict, drops: Callable, num_steps: int
+) -> tuple[optax.Schedule, optax.Schedule]:
+  """Factors of the weights' and of the biases' rates by step."""
+  if schedule.name == 'epochs':
+    return drops(schedule.drops), drops(schedule.bias_drops)
+  if schedule.name == 'plateau':
+    return optax.constant_schedule(1.0), optax.constant_schedule(1.0)
+  if schedule.name == 'four_step':
+    quarters = [-(-num_steps * i // 4) for i in (1, 2, 3)]
+    factor = schedule.total_factor ** (-1 / 3)
+    return (
+      optax.piecewise_constant_schedule(1.0, dict.fromkeys(quarters, factor)),
+      optax.piecewise_constant_schedule(1.0, {quarters[1]: 0.1}),
+    )
+  raise errors.UserError(
+    f'schedule.name={schedule.name!r} does not exist: choose from epochs, '
+    'four_step, plateau.'
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plateau:
+  """The paper's heuristic: divide by 10 when validation error stops improving.
+
+  (Section 5; done by hand in 2012.) After `patience` evaluations in a row that
+  are not below best - min_delta the rate drops, three times; then the run ends.
+
+  Attributes:
+    best: lowest validation top-1 error so far.
+    waited: evaluations since then, or since the last drop.
+    drops: how often the rate was divided by 10; more than `MAX_DROPS` ends
+      the run.
+  """
+
+  best: float = 1.0
+  waited: int = 0
+  drops: int = 0
+
+  MAX_DROPS = 3
+
+  def after(self, error: float, min_delta: float, patience: int) -> 'Plateau':
+    """The state after an evaluation that gave `error`."""
+    if error < self.best - min_delta:
+      return Plateau(error, 0, self.drops)
+    if self.waited + 1 < patience:
+      return Plateau(self.best, self.waited + 1, self.drops)
+    return Plateau(self.best, 0, self.drops + 1)
+
+  @property
+  def scale(self) -> float:
+    """The factor of every rate."""
+    return 10.0**-self.drops
+
+  @property
+  def is_over(self) -> bool:
+    """Whether the run should end."""
+    return self.drops > self.MAX_DROPS

@@ -1,0 +1,287 @@
+"""Who holds which tower and which slice of the batch.
+
+The paper's two GPUs hold one column of the network each. Here the per-device
+program is written over the towers that a device holds, and one of two plans
+runs it:
+
+    OneDevice    jit; the device holds all T towers
+    ManyDevices  pmap over T * D devices; device d * T + t holds tower t and
+                 slice d of the batch (T = 1: data-parallel only)
+
+This is the only file that knows pmap. pmap has one flat axis, so towers and
+data are `axis_index_groups` of it:
+
+    tower groups  [[0, 1], [2, 3], ...]     devices that share a slice
+    data groups   [[0, 2, ...], [1, 3, ...]]  devices that share a tower
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from alexnet_jax import errors
+
+_AXIS = 'devices'
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalTowers:
+  """All towers on this device: they meet by concatenation."""
+
+  count: int
+
+  def ids(self) -> list[int]:
+    """Which towers this device holds."""
+    return list(range(self.count))
+
+  def gather(self, towers: list[jax.Array]) -> jax.Array:
+    """Local [..., C] of each tower -> [..., T * C] of all towers."""
+    return jnp.concatenate(towers, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceTowers:
+  """One tower on this device: they meet by an all-gather of the group."""
+
+  count: int
+  num_devices: int
+
+  @property
+  def groups(self) -> list[list[int]]:
+    """Devices that work on the same slice of the batch."""
+    devices = np.arange(self.num_devices).reshape(-1, self.count)
+    return devices.tolist()
+
+  def ids(self) -> list[jax.Array]:
+    """Which towers this device holds (only inside the mapped program)."""
+    return [lax.axis_index(_AXIS) % self.count]
+
+  def gather(self, towers: list[jax.Array]) -> jax.Array:
+    """Local [..., C] of each tower -> [..., T * C] of all towers."""
+    return lax.all_gather(
+      towers[0],
+      _AXIS,
+      axis=towers[0].ndim - 1,
+      tiled=True,
+      axis_index_groups=self.groups,
+    )
+
+
+class OneDevice:
+  """One device that holds every tower and the whole batch."""
+
+  num_devices = 1
+  num_slices = 1
+  # Devices that compute the loss of the same examples.
+  num_replicas = 1
+
+  def __init__(self, device: jax.Device, num_towers: int):
+    self.towers = LocalTowers(num_towers)
+    self._device = device
+
+  def compile(
+    self, function: Callable, *, deterministic: bool, donate: bool
+  ) -> Callable:
+    """Compiles the per-device program `function`, at its first call.
+
+    Args:
+      function: of trees of arrays that the `put_` methods have made.
+      deterministic: whether the same inputs must give the same bits.
+      donate: whether the first argument's buffers may be reused.
+    """
+    jitted = jax.jit(function, donate_argnums=(0,) if donate else ())
+    return _compile_at_first_call(jitted, deterministic)
+
+  def put_state(self, state: Tree, tower_wise: Tree) -> Tree:
+    """Canonical state -> device. `tower_wise` marks the leaves [T, ...]."""
+    del tower_wise
+    return jax.device_put(state, self._device)
+
+  def get_state(self, state: Tree, tower_wise: Tree) -> Tree:
+    """Device -> canonical state of numpy arrays that own their memory."""
+    del tower_wise
+    return jax.tree.map(lambda x: np.array(jax.device_get(x)), state)
+
+  def put_batch(self, batch: Tree) -> Tree:
+    """Host arrays [B, ...] -> device."""
+    return jax.device_put(batch, self._device)
+
+  def get(self, tree: Tree) -> Tree:
+    """Values that are the same everywhere -> numpy."""
+    return jax.device_get(tree)
+
+  def sum_slices(self, tree: Tree) -> Tree:
+    """Inside the program: sums over the slices of the batch."""
+    return tree
+
+  def sum_gradients(self, gradients: Tree, tower_wise: Tree) -> Tree:
+    """Inside the program: sums over the devices that hold a copy."""
+    del tower_wise
+    return gradients
+
+  def any(self, flag: jax.Array) -> jax.Array:
+    """Inside the program: whether `flag` holds on any device."""
+    return flag
+
+
+class ManyDevices:
+  """T * D devices: towers by data."""
+
+  def __init__(self, devices: list[jax.Device], num_towers: int):
+    self.num_devices = len(devices)
+    self.num_slices = len(devices) // num_towers
+    self.num_replicas = num_towers
+    self.towers = DeviceTowers(num_towers, len(devices))
+    self._devices = devices
+    mesh = jax.sharding.Mesh(np.array(devices), (_AXIS,))
+    self._sharding = jax.NamedSharding(mesh, jax.P(_AXIS))
+
+  @property
+  def _data_groups(self) -> list[list[int]]:
+    return np.array(self.towers.groups).T.tolist()
+
+  def compile(
+    self, function: Callable, *, deterministic: bool, donate: bool
+  ) -> Callable:
+    """Compiles the per-device program `function`, at its first call.
+
+    Args:
+      function: of trees of arrays that the `put_` methods have made.
+      deterministic: whether the same inputs must give the same bits.
+      donate: whether the first argument's buffers may be reused.
+    """
+    mapped = jax.pmap(
+      function,
+      axis_name=_AXIS,
+      devices=self._devices,
+      donate_argnums=(0,) if donate else (),
+    )
+    return _compile_at_first_call(mapped, deterministic)
+
+  def put_state(self, state: Tree, tower_wise: Tree) -> Tree:
+    """Canonical state -> devices. `tower_wise` marks the leaves [T, ...]."""
+
+    def put(x: np.ndarray, by_tower: bool) -> jax.Array:
+      x = np.asarray(x)
+      local = x.shape[1:] if by_tower else x.shape
+      shape = (self.num_devices, *((1,) if by_tower else ()), *local)
+
+      def shard(position: tuple[slice, ...]) -> np.ndarray:
+        tower = position[0].start % self.towers.count
+        return x[None, tower : tower + 1] if by_tower else x[None]
+
+      return jax.make_array_from_callback(shape, self._sharding, shard)
+
+    return jax.tree.map(put, state, tower_wise)
+
+  def get_state(self, state: Tree, tower_wise: Tree) -> Tree:
+    """Devices -> canonical state of numpy arrays that own their memory."""
+
+    def get(x: jax.Array, by_tower: bool) -> np.ndarray:
+      # Shards, not x[0]: indexing would gather across devices.
+      copies = self.towers.count if by_tower else 1
+      shards = [np.asarray(s.data)[0] for s in _shards(x)[:copies]]
+      return np.concatenate(shards) if by_tower else np.array(shards[0])
+
+    return jax.tree.map(get, state, tower_wise)
+
+  def put_batch(self, batch: Tree) -> Tree:
+    """Host arrays [B, ...] -> devices [T * D, B / D, ...]."""
+
+    def put(x: np.ndarray) -> jax.Array:
+      slices = x.reshape(self.num_slices, -1, *x.shape[1:])
+      copies = np.repeat(slices, self.towers.count, axis=0)
+      return jax.device_put(copies, self._sharding)
+
+    return jax.tree.map(put, batch)
+
+  def get(self, tree: Tree) -> Tree:
+    """Values that are the same everywhere -> numpy."""
+    return jax.tree.map(lambda x: np.asarray(_shards(x)[0].data)[0], tree)
+
+  def sum_slices(self, tree: Tree) -> Tree:
+    """Inside the program: sums over the slices of the batch."""
+    return lax.psum(tree, _AXIS, axis_index_groups=self._data_groups)
+
+  def sum_gradients(self, gradients: Tree, tower_wise: Tree) -> Tree:
+    """Inside the program: sums over the devices that hold a copy.
+
+    A tower's parameters live in its data group, the head's on every device.
+    What other towers owe to this one has come through the gather's transpose.
+    """
+
+    def total(gradient: jax.Array, by_tower: bool) -> jax.Array:
+      groups = self._data_groups if by_tower else None
+      return lax.psum(gradient, _AXIS, axis_index_groups=groups)
+
+    return jax.tree.map(total, gradients, tower_wise)
+
+  def any(self, flag: jax.Array) -> jax.Array:
+    """Inside the program: whether `flag` holds on any device."""
+    return lax.pmax(flag.astype(jnp.int32), _AXIS) > 0
+
+
+Plan = OneDevice | ManyDevices
+
+
+def _shards(x: jax.Array) -> list[Any]:
+  return sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)
+
+
+def _compile_at_first_call(mapped: Any, deterministic: bool) -> Callable:
+  compiled = None
+
+  def call(*args: Tree) -> Tree:
+    nonlocal compiled
+    if compiled is None:
+      options = _compiler_options(deterministic)
+      compiled = mapped.lower(*args).compile(compiler_options=options)
+    return compiled(*args)
+
+  return call
+
+
+def _compiler_options(deterministic: bool) -> dict[str, Any]:
+  if deterministic and jax.default_backend() == 'gpu':
+    return {'xla_gpu_deterministic_ops': True}
+  return {}
+
+
+def make_plan(num_towers: int, num_devices: int, batch_size: int) -> Plan:
+  """Chooses how to spread the work.
+
+  Args:
+    num_towers: T.
+    num_devices: how many of the visible devices to use; 0 for all.
+    batch_size: examples of a global batch.
+
+  Raises:
+    UserError: where the three do not fit each other.
+  """
+  devices = jax.devices()
+  if not 0 <= num_devices <= len(devices):
+    raise errors.UserError(
+      f'num_devices={num_devices} but {len(devices)} are visible: give a '
+      f'number from 1 to {len(devices)}, or 0 for all.'
+    )
+  devices = devices[: num_devices or len(devices)]
+  if len(devices) == 1:
+    return OneDevice(devices[0], num_towers)
+  if len(devices) % num_towers:
+    raise errors.UserError(
+      f'{len(devices)} devices cannot hold model.towers={num_towers} evenly: '
+      f'set --config.num_devices to 1 or to a multiple of {num_towers}.'
+    )
+  plan = ManyDevices(devices, num_towers)
+  if batch_size % plan.num_slices:
+    raise errors.UserError(
+      f'batch_size={batch_size} does not divide into {plan.num_slices} slices '
+      f'on {len(devices)} devices: give a multiple of {plan.num_slices}.'
+    )
+  return plan

@@ -1,0 +1,366 @@
+"""Training: the step, and the loop around it."""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+import tqdm
+from absl import logging
+
+from alexnet_jax import (
+  checkpoint,
+  errors,
+  metrics,
+  optim,
+  parallel,
+  validate,
+)
+from alexnet_jax import workdir as workdir_lib
+from alexnet_jax.data import augment, pipeline, prepare, preprocessing
+from alexnet_jax.evaluate import create_evaluator
+from alexnet_jax.models import AlexNet
+from alexnet_jax.train_state import (
+  TrainState,
+  create_model,
+  create_optimizer,
+  create_train_state,
+  tower_wise,
+)
+
+# Unbounded dispatch of collectives can stall virtual CPU devices.
+_STEPS_IN_FLIGHT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+  """A run's durations in steps.
+
+  Attributes:
+    total: updates of the whole run.
+    every: how many lie between two logs, evaluations and checkpoints.
+    of_epoch: turns a number of epochs into steps.
+  """
+
+  total: int
+  every: dict[str, int]
+  of_epoch: Callable[[float], int]
+
+  def due(self, step: int) -> dict[str, bool]:
+    """What is to be done after `step`: all of it after the last."""
+    return {
+      what: step == self.total or step % every == 0
+      for what, every in self.every.items()
+    }
+
+
+def count_steps(config: ml_collections.ConfigDict, num_examples: int) -> Steps:
+  """Turns epochs into steps, once; a step value > 0 overrides its epochs."""
+  of_epoch = functools.partial(
+    optim.epochs_to_steps,
+    num_examples=num_examples,
+    batch_size=config.batch_size,
+  )
+
+  def every(what: str) -> int:
+    epochs = config[f'{what}_every_epochs']
+    return config[f'{what}_every_steps'] or of_epoch(epochs)
+
+  return Steps(
+    total=config.train_steps or of_epoch(config.num_epochs),
+    every={what: every(what) for what in ('log', 'eval', 'checkpoint')},
+    of_epoch=of_epoch,
+  )
+
+
+def train_step(
+  program: 'Program', state: TrainState, batch: pipeline.Batch
+) -> tuple[TrainState, metrics.Sums]:
+  """The per-device program of one update.
+
+  Every device differentiates its own share of the loss. Devices that hold
+  towers of the same slice compute the same loss, so each takes 1 / num_replicas
+  of it; the shares then add up to the mean over the global batch.
+
+  Args:
+    program: what does not change during a run.
+    state: on this device; its buffers are reused.
+    batch: this device's slice, see `pipeline.train_batches`.
+
+  Returns:
+    The next state, and the sums of this step's metrics.
+  """
+  plan, labels = program.plan, batch['label']
+  global_batch = labels.shape[0] * plan.num_slices
+  images = program.process(
+    batch['image'],
+    lambda x: program.noise(x, batch['index'], state.step),
+  )
+
+  def loss_share(params):
+    logits = program.model.apply(
+      {'params': params},
+      images,
+      batch['index'],
+      train=True,
+      rngs={'dropout': program.dropout_key},
+    )
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses.sum() / (global_batch * plan.num_replicas), logits
+
+  gradients, logits = jax.grad(loss_share, has_aux=True)(state.params)
+  gradients = plan.sum_gradients(gradients, program.tower_wise.params)
+  sums = plan.sum_slices(
+    metrics.sums(jax.nn.log_softmax(logits), labels, jnp.ones(len(labels)))
+  )
+  rates = program.rates(state.step, state.rate_scale, state.params)
+  updates, opt_state = program.optimizer.update(
+    gradients, state.opt_state, state.params, rates=rates
+  )
+  norm = optax.global_norm(gradients) + sums['loss']
+  is_first_bad = plan.any(~jnp.isfinite(norm)) & (state.first_bad_step < 0)
+  state = TrainState(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    opt_state=opt_state,
+    rate_scale=state.rate_scale,
+    window=jax.tree.map(jnp.add, state.window, sums),
+    first_bad_step=jnp.where(is_first_bad, state.step, state.first_bad_step),
+  )
+  return state, sums
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """What a step needs and does not change.
+
+  Attributes:
+    model: the network, over the towers that a device holds.
+    plan: how the work is spread.
+    process: turns pixels into inputs.
+    noise: colour noise of (images, index, step).
+    dropout_key: keys the masks, with each example's index.
+    optimizer: the update rule.
+    rates: every parameter's rate, of (step, scale, params).
+    tower_wise: marks the state's leaves that have a tower axis.
+  """
+
+  model: AlexNet
+  plan: parallel.Plan
+  process: preprocessing.Preprocessing
+  noise: 'Noise'
+  dropout_key: jax.Array
+  optimizer: optax.GradientTransformationExtraArgs
+  rates: optim.RatesFn
+  tower_wise: TrainState
+
+
+def create_program(
+  config: ml_collections.ConfigDict,
+  plan: parallel.Plan,
+  process: preprocessing.Preprocessing,
+  steps: Steps,
+  state: TrainState,
+) -> Program:
+  """Puts together a run's program; `state` gives the parameters' shapes."""
+  return Program(
+    model=create_model(config, plan.towers),
+    plan=plan,
+    process=process,
+    noise=_create_noise(config, process, steps),
+    dropout_key=augment.random_key(config.seed, 'dropout'),
+    optimizer=create_optimizer(config, state.params),
+    rates=optim.create_rates_fn(config, steps.of_epoch, steps.total),
+    tower_wise=tower_wise(config, state),
+  )
+
+
+Noise = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def _create_noise(
+  config: ml_collections.ConfigDict,
+  process: preprocessing.Preprocessing,
+  steps: Steps,
+) -> Noise:
+  kind = config.data.color_noise
+  if kind == 'none':
+    return lambda images, index, step: images
+  key = augment.random_key(config.seed, 'color_noise')
+  epochs = config.data.color_noise_epochs
+  end = steps.of_epoch(epochs) if epochs else steps.total
+
+  def noise(images: jax.Array, index: jax.Array, step: jax.Array) -> jax.Array:
+    def noisy(x: jax.Array) -> jax.Array:
+      return augment.color_noise(x, key, index, process, kind)
+
+    return jax.lax.cond(step < end, noisy, lambda x: x, images)
+
+  return noise
+
+
+def train_and_evaluate(
+  config: ml_collections.ConfigDict, workdir: str
+) -> TrainState:
+  """Trains, or goes on where the workdir's newest checkpoint is.
+
+  Args:
+    config: see `configs/common.py`.
+    workdir: directory of the run.
+
+  Returns:
+    The final canonical state.
+
+  Raises:
+    UserError: where config, data, devices and workdir do not fit each other,
+      or the numbers stop being finite.
+  """
+  validate.check_config(config)
+  workdir = pathlib.Path(workdir).expanduser().resolve()
+  plan = parallel.make_plan(
+    config.model.towers, config.num_devices, config.batch_size
+  )
+  prepared = prepare.open_or_prepare(config.data)
+  num_examples = prepared.num_examples('train')
+  steps = count_steps(config, num_examples)
+  initial_state = create_train_state(config)
+  process = workdir_lib.start(workdir, config, prepared)
+  program = create_program(config, plan, process, steps, initial_state)
+  evaluator = create_evaluator(config, plan, process)
+  run_step = plan.compile(
+    functools.partial(train_step, program),
+    deterministic=config.deterministic,
+    donate=True,
+  )
+
+  with contextlib.ExitStack() as stack:
+    checkpointer = stack.enter_context(
+      checkpoint.Checkpointer(workdir, config.keep_checkpoints)
+    )
+    state, plateau = _restore(checkpointer, initial_state, process)
+    first_step = int(state.step)
+    if first_step >= steps.total or plateau.is_over:
+      logging.info('%s is complete at step %d.', workdir, first_step)
+      return state
+    state = plan.put_state(state, program.tower_wise)
+    writer = stack.enter_context(metrics.MetricsWriter(workdir, first_step))
+    bar = stack.enter_context(
+      tqdm.tqdm(total=steps.total, initial=first_step, unit='step')
+    )
+    batches = pipeline.train_batches(
+      prepared,
+      config.data,
+      seed=config.seed,
+      batch_size=config.batch_size,
+      start_step=first_step,
+      end_step=steps.total,
+    )
+    clock = metrics.Clock(config.batch_size)
+    in_flight = collections.deque()
+    bar.set_description('compile')
+
+    for step, batch in enumerate(batches, first_step + 1):
+      state, sums = run_step(state, plan.put_batch(batch))
+      in_flight.append(sums)
+      if len(in_flight) > _STEPS_IN_FLIGHT:
+        jax.block_until_ready(in_flight.popleft())
+      bar.update()
+      if step == first_step + 1:
+        bar.set_description('train')
+        clock.restart()  # the first step compiled
+      else:
+        clock.tick()
+
+      due = steps.due(step)
+      if not any(due.values()):
+        continue
+      epoch = step * config.batch_size / num_examples
+      _check_finite(int(plan.get(state.first_bad_step)), checkpointer)
+      if due['log']:
+        values = metrics.means(plan.get(state.window))
+        timing = clock.read()
+        writer.write(step, epoch, 'train', values, timing)
+        bar.set_postfix_str(_summary(values, timing))
+        state = _replace(plan, state, window=metrics.zeros())
+        clock.restart()
+      with clock.paused():
+        if due['eval']:
+          split = config.eval.split
+          values, timing = evaluator(state.params, prepared, split)
+          writer.write(step, epoch, split, values, timing)
+          bar.write(f'epoch {epoch:.4g}, {split}: {_summary(values, timing)}')
+          plateau = _next_plateau(config.schedule, plateau, values)
+          state = _replace(plan, state, rate_scale=jnp.float32(plateau.scale))
+        if due['checkpoint'] or plateau.is_over:
+          extra = _checkpoint_extra(process, plateau)
+          canonical = plan.get_state(state, program.tower_wise)
+          checkpointer.save(step, canonical, extra)
+      if plateau.is_over:
+        bar.write('The validation error has stopped improving: done.')
+        break
+    return plan.get_state(state, program.tower_wise)
+
+
+def _restore(
+  checkpointer: checkpoint.Checkpointer,
+  state: TrainState,
+  process: preprocessing.Preprocessing,
+) -> tuple[TrainState, optim.Plateau]:
+  """The newest checkpoint's state, or the initial one."""
+  if checkpointer.latest_step() is None:
+    return state, optim.Plateau()
+  state, extra = checkpointer.restore(0, state)
+  process.check_digest(extra['preprocessing'])
+  return state, optim.Plateau(**extra['plateau'])
+
+
+def _checkpoint_extra(
+  process: preprocessing.Preprocessing, plateau: optim.Plateau
+) -> dict:
+  return {
+    'preprocessing': process.digest(),
+    'plateau': dataclasses.asdict(plateau),
+  }
+
+
+def _check_finite(
+  first_bad_step: int, checkpointer: checkpoint.Checkpointer
+) -> None:
+  if first_bad_step >= 0:
+    raise errors.UserError(
+      f'loss or gradient norm of step {first_bad_step} was not finite (newest '
+      f'checkpoint: step {checkpointer.latest_step()}); start a new workdir '
+      'with a lower optimizer.learning_rate.'
+    )
+
+
+def _next_plateau(
+  schedule: ml_collections.ConfigDict,
+  plateau: optim.Plateau,
+  values: dict[str, float],
+) -> optim.Plateau:
+  if schedule.name != 'plateau':
+    return plateau
+  return plateau.after(
+    values['top1_error'], schedule.min_delta, schedule.patience
+  )
+
+
+def _replace(plan: parallel.Plan, state: TrainState, **values) -> TrainState:
+  """Replaces fields that have no tower axis by host values."""
+  nowhere = jax.tree.map(lambda _: False, values)
+  return state.replace(**plan.put_state(values, nowhere))
+
+
+def _summary(values: dict[str, float], timing: dict[str, float]) -> str:
+  return (
+    f'loss {values["loss"]:.4f}, top-1 error {values["top1_error"]:.4f}, '
+    f'top-5 error {values["top5_error"]:.4f}, '
+    f'{timing["examples_per_second"]:.0f} images/s'
+  )

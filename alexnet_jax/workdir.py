@@ -1,0 +1,198 @@
+"""What a run keeps in its directory beside checkpoints and metrics.
+
+preprocessing.npz, class_names.txt   written before step 0, never again
+environment.json                     of the latest start
+config.json                          written last: its presence says that
+                                     the directory holds a run
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+
+import jax
+import ml_collections
+
+from alexnet_jax import errors
+from alexnet_jax.data import preprocessing, records, sources
+
+# What a resumed run may change (and all that ends in _every_...).
+_RESUMABLE = (
+  'num_epochs',
+  'train_steps',
+  'keep_checkpoints',
+  'num_devices',
+  'data.dir',
+  'data.tfds_dir',
+  'data.manual_dir',
+)
+# What --mode=eval may be given.
+_EVALUABLE = (
+  'batch_size',
+  'num_devices',
+  'data.dir',
+  'data.tfds_dir',
+  'data.manual_dir',
+)
+_PACKAGES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'tensorflow',
+  'tensorflow-datasets',
+  'array_record',
+  'numpy',
+)
+
+
+def _flat(config: dict, prefix: str = '') -> dict[str, object]:
+  flat = {}
+  for key, value in config.items():
+    name = f'{prefix}{key}'
+    if isinstance(value, dict):
+      flat |= _flat(value, f'{name}.')
+    else:
+      flat[name] = value
+  return flat
+
+
+def _may_change(name: str) -> bool:
+  every = '_every_' in name
+  return every or name in _RESUMABLE or name.startswith('eval.')
+
+
+def _check_same(stored: dict, config: ml_collections.ConfigDict) -> None:
+  old, new = _flat(stored), _flat(json.loads(config.to_json()))
+  changed = [
+    f'{name}: {old.get(name)!r} -> {new.get(name)!r}'
+    for name in sorted(old.keys() | new.keys())
+    if old.get(name) != new.get(name) and not _may_change(name)
+  ]
+  if changed:
+    raise errors.UserError(
+      f'workdir holds a run of another config ({"; ".join(changed)}); give '
+      'that config again, or a new workdir.'
+    )
+
+
+def start(
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  prepared: records.PreparedSet,
+) -> preprocessing.Preprocessing:
+  """Sets up a new run's directory, or checks that it may go on.
+
+  Returns:
+    The run's preprocessing: from the data at first, from then on the file's.
+
+  Raises:
+    UserError: where the directory holds a run of another config.
+  """
+  stored = _read_config(workdir)
+  if stored is None:
+    workdir.mkdir(parents=True, exist_ok=True)
+    process = preprocessing.from_statistics(prepared, config.data)
+    process.save(workdir / 'preprocessing.npz')
+    names = '\n'.join(prepared.class_names) + '\n'
+    (workdir / 'class_names.txt').write_text(names)
+  else:
+    _check_same(stored, config)
+  environment = _environment(prepared)
+  (workdir / 'environment.json').write_text(
+    json.dumps(environment, indent=2) + '\n'
+  )
+  new = workdir / 'config.json.new'
+  new.write_text(config.to_json(indent=2) + '\n')
+  os.replace(new, workdir / 'config.json')
+  return preprocessing.load(workdir / 'preprocessing.npz')
+
+
+def _read_config(workdir: pathlib.Path) -> dict | None:
+  path = workdir / 'config.json'
+  return json.loads(path.read_text()) if path.exists() else None
+
+
+def evaluation_config(
+  workdir: pathlib.Path, overrides: dict[str, object]
+) -> ml_collections.ConfigDict:
+  """The run's own config, with what evaluation may be told otherwise.
+
+  Args:
+    workdir: of a run.
+    overrides: fields given on the command line.
+
+  Raises:
+    UserError: where there is no run, or a field may not be given.
+  """
+  stored = _read_config(workdir)
+  if stored is None:
+    raise errors.UserError(
+      f'workdir={workdir} holds no run (no config.json); give the workdir of '
+      'a run, or train one first.'
+    )
+  config = ml_collections.ConfigDict(stored)
+  for name, value in overrides.items():
+    if name not in _EVALUABLE and not name.startswith('eval.'):
+      raise errors.UserError(
+        f'--config.{name}={value} has no place in --mode=eval, which takes '
+        f'the model from the workdir; only eval.* and {", ".join(_EVALUABLE)} '
+        'may be given.'
+      )
+    config.update_from_flattened_dict({name: value})
+  return config
+
+
+def check_class_names(
+  workdir: pathlib.Path, prepared: records.PreparedSet
+) -> None:
+  """Raises UserError where the data's classes are not the run's."""
+  names = (workdir / 'class_names.txt').read_text().splitlines()
+  if names != prepared.class_names:
+    raise errors.UserError(
+      f'{prepared.directory} has other classes than {workdir} was trained on; '
+      'give the data.dir of that data set.'
+    )
+
+
+def data_warnings(prepared: records.PreparedSet) -> list[str]:
+  """What a reader of this run's numbers must know about its data."""
+  counts = prepared.info['splits']
+  if (
+    prepared.info['source'] == sources.IMAGENET
+    and counts != sources.IMAGENET_COUNTS
+  ):
+    return [
+      f'{prepared.directory} has {counts["train"]:,} + '
+      f'{counts["validation"]:,} images, not the 1,281,167 + 50,000 of '
+      'ILSVRC-2012: its errors compare with no published number.'
+    ]
+  return []
+
+
+def _environment(prepared: records.PreparedSet) -> dict[str, object]:
+  return {
+    'python': platform.python_version(),
+    'platform': platform.platform(),
+    'packages': {name: importlib.metadata.version(name) for name in _PACKAGES},
+    'devices': [f'{d.platform} {d.device_kind}' for d in jax.devices()],
+    'git_commit': _git_commit(),
+    'warnings': data_warnings(prepared),
+  }
+
+
+def _git_commit() -> str | None:
+  """This code's commit, '+' where files were changed; None outside git."""
+  command = ['git', 'describe', '--always', '--abbrev=40', '--dirty=+']
+  result = subprocess.run(
+    command,
+    cwd=pathlib.Path(__file__).parent,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  return result.stdout.strip() or None

@@ -1,0 +1,44 @@
+"""cuda-convnet's CIFAR-10 net "18pct": four layers, no augmentation.
+
+    python main.py --config=configs/cifar10.py --workdir=runs/cifar10
+
+Expected: about 18 % test error after 140 epochs (cuda-convnet's front page:
+18 % in 20 minutes on a GTX 580).
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config(data: str = 'cifar10') -> ml_collections.ConfigDict:
+  """cuda-convnet's layers-18pct.cfg and its wiki."""
+  config = common.base()
+  common.set_layers(
+    config.model,
+    conv1=common.conv(
+      32,
+      5,
+      padding=(2, 2),
+      init_std=1e-4,
+      after=('max_pool', 'act', 'spatial_norm'),
+    ),
+    conv2=common.conv(
+      32, 5, padding=(2, 2), after=('act', 'avg_pool', 'spatial_norm')
+    ),
+    conv3=common.conv(64, 5, padding=(2, 2), after=('act', 'avg_pool')),
+    fc10=common.head(),
+  )
+  config.model.pool.ceil = True
+  config.model.spatial_norm.update({'size': 3, 'scale': 5e-5})
+  config.optimizer.learning_rate = 0.001
+  config.optimizer.bias_learning_rate = 0.002
+  config.optimizer.weight_decay = 0.004
+  config.optimizer.decay_multipliers.fc10 = 250.0  # a decay of 1
+  common.set_multipliers(config)
+  common.for_data(config, data)
+  config.data.crop_size = config.data.image_size
+  config.data.flip = False
+  config.num_epochs = 140.0
+  config.schedule.drops = ((120, 0.1), (130, 0.1))
+  return config
