@@ -205,15 +205,15 @@ def _builder(name: str, tfds_dir: str) -> tfds.core.DatasetBuilder:
 def _label_feature(
   name: str, info: tfds.core.DatasetInfo
 ) -> tfds.features.ClassLabel:
-  features = info.features
-  if 'image' not in features or not isinstance(
-    features.get('label'), tfds.features.ClassLabel
-  ):
+  # A FeaturesDict has no `get`.
+  features = dict(info.features.items())
+  label = features.get('label')
+  if 'image' not in features or not isinstance(label, tfds.features.ClassLabel):
     raise errors.UserError(
       f'data.name={name!r} has no image with one label; choose a TFDS set for '
       'image classification.'
     )
-  return features['label']
+  return label
 
 
 def _native_size(info: tfds.core.DatasetInfo) -> int | None:

@@ -8,7 +8,10 @@ Formulas and sizes: paper section 3, and the source released in 2012 (CHM) with
 its public sibling cuda-convnet (CC1).
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 
 import flax.linen as nn
 import jax
@@ -19,15 +22,60 @@ Towers = list[jax.Array]
 Initializer = Callable[..., jax.Array]
 
 
-def _window_sum(x: jax.Array, size: int, axis: int) -> jax.Array:
-  """Sums of `size` neighbours from i - size // 2 on, zeros outside."""
-  padding = [(0, 0)] * x.ndim
-  padding[axis] = (size // 2, size - 1 - size // 2)
-  padded = jnp.pad(x, padding)
-  length = x.shape[axis]
-  return sum(
-    lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(size)
-  )
+# Windows of a response norm: (axis, size) pairs, sums over their product.
+Windows = tuple[tuple[int, int], ...]
+
+
+def _window_sum(x: jax.Array, windows: Windows, mirrored: bool) -> jax.Array:
+  """Sums of `size` neighbours along each axis, zeros outside.
+
+  A window reaches from i - size // 2 on; `mirrored` is the transpose, which
+  differs for even sizes.
+  """
+  for axis, size in windows:
+    before, after = size // 2, size - 1 - size // 2
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (after, before) if mirrored else (before, after)
+    padded, length = jnp.pad(x, padding), x.shape[axis]
+    x = sum(
+      lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(size)
+    )
+  return x
+
+
+def _power(x: jax.Array, beta: float) -> jax.Array:
+  """x^-beta; a power is slow, and the paper's .75 needs none."""
+  if beta == 0.75:
+    root = lax.rsqrt(x)
+    return root * jnp.sqrt(root)
+  return x**-beta
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _response_norm(
+  x: jax.Array, windows: Windows, k: float, coefficient: float, beta: float
+) -> jax.Array:
+  """x / (k + coefficient * sum of squares over the windows)^beta."""
+  squares = _window_sum(x * x, windows, mirrored=False)
+  return x * _power(k + coefficient * squares, beta)
+
+
+def _response_norm_forward(x, windows, k, coefficient, beta):
+  denominator = k + coefficient * _window_sum(x * x, windows, mirrored=False)
+  return x * _power(denominator, beta), (x, denominator)
+
+
+def _response_norm_backward(windows, k, coefficient, beta, saved, gradient):
+  # Every x_j has a part in the denominators of all windows that hold j. Two
+  # window sums in place of autodiff's chain of slices, pads and powers.
+  del k
+  x, denominator = saved
+  scaled = gradient * _power(denominator, beta)
+  inner = _window_sum(scaled * x / denominator, windows, mirrored=True)
+  return (scaled - 2 * beta * coefficient * x * inner,)
+
+
+_response_norm.defvjp(_response_norm_forward, _response_norm_backward)
 
 
 def local_response_norm(
@@ -48,7 +96,7 @@ def local_response_norm(
   Returns:
     [N, H, W, C].
   """
-  return x * (k + alpha * _window_sum(x * x, n, axis=3)) ** -beta
+  return _response_norm(x, ((3, n),), k, alpha, beta)
 
 
 def spatial_response_norm(
@@ -58,16 +106,102 @@ def spatial_response_norm(
 
   `rnorm` of CC1; the paper never mentions the one its net had after LRN2.
   """
-  squares = _window_sum(_window_sum(x * x, size, axis=1), size, axis=2)
-  return x * (k + scale / size**2 * squares) ** -beta
+  return _response_norm(x, ((1, size), (2, size)), k, scale / size**2, beta)
 
 
-def _pool_padding(length: int, size: int, stride: int, ceil: bool) -> int:
-  """Cells to add at the far end so that the last, clipped window counts."""
-  if not ceil:
-    return 0
-  windows = -(-(length - size) // stride) + 1
-  return max(0, (windows - 1) * stride + size - length)
+def _count_windows(length: int, size: int, stride: int, ceil: bool) -> int:
+  """How many windows fit; with `ceil`, the last may hang over the edge."""
+  if ceil:
+    return -(-(length - size) // stride) + 1
+  return (length - size) // stride + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _PoolGeometry:
+  """Pooling as size * size strided slices, one for each place in a window.
+
+  XLA's own backward passes of pooling (select-and-scatter, and a dilated
+  window sum) are several times slower on CPUs.
+  """
+
+  size: int
+  stride: int
+  ceil: bool
+
+  def windows(self, x: jax.Array) -> tuple[int, int]:
+    """(H', W')."""
+    return tuple(
+      _count_windows(length, self.size, self.stride, self.ceil)
+      for length in x.shape[1:3]
+    )
+
+  def _padding(self, x: jax.Array) -> list[int]:
+    """Cells to add at the far ends; negative where a remainder is dropped."""
+    return [
+      (count - 1) * self.stride + self.size - length
+      for count, length in zip(self.windows(x), x.shape[1:3], strict=True)
+    ]
+
+  def _places(self) -> list[tuple[int, int]]:
+    return list(itertools.product(range(self.size), repeat=2))
+
+  def slices(self, x: jax.Array, fill: float) -> list[jax.Array]:
+    """Each place's values in all windows: arrays [N, H', W', C]."""
+    (rows, columns), stride = self.windows(x), self.stride
+    bottom, right = self._padding(x)
+    fill = jnp.asarray(fill, x.dtype)
+    padding = ((0, 0, 0), (0, bottom, 0), (0, right, 0), (0, 0, 0))
+    x = lax.pad(x, fill, padding)
+    row_span, column_span = (rows - 1) * stride + 1, (columns - 1) * stride + 1
+    return [
+      x[:, i : i + row_span : stride, j : j + column_span : stride]
+      for i, j in self._places()
+    ]
+
+  def scatter(self, slices: Iterable[jax.Array], like: jax.Array) -> jax.Array:
+    """The transpose of `slices`: sums each place's share into the input."""
+    bottom, right = self._padding(like)
+    apart = self.stride - 1
+
+    def spread(share: jax.Array, i: int, j: int) -> jax.Array:
+      rows = (i, self.size - 1 - i - bottom, apart)
+      columns = (j, self.size - 1 - j - right, apart)
+      zero = jnp.zeros((), share.dtype)
+      return lax.pad(share, zero, ((0, 0, 0), rows, columns, (0, 0, 0)))
+
+    return sum(
+      spread(share, i, j)
+      for share, (i, j) in zip(slices, self._places(), strict=True)
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_pool(x: jax.Array, geometry: _PoolGeometry) -> jax.Array:
+  return functools.reduce(jnp.maximum, geometry.slices(x, -jnp.inf))
+
+
+def _max_pool_forward(x, geometry):
+  maxima = _max_pool(x, geometry)
+  return maxima, (x, maxima)
+
+
+def _max_pool_backward(geometry, saved, gradient):
+  # The first maximum in row order takes it all, as in reduce_window.
+  x, maxima = saved
+  shares, free = [], jnp.ones(maxima.shape, bool)
+  for values in geometry.slices(x, -jnp.inf):
+    hit = (values == maxima) & free
+    free &= ~hit
+    shares.append(jnp.where(hit, gradient, jnp.zeros_like(gradient)))
+  return (geometry.scatter(shares, x),)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _avg_pool(x: jax.Array, geometry: _PoolGeometry) -> jax.Array:
+  inside = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+  return sum(geometry.slices(x, 0)) / sum(geometry.slices(inside, 0))
 
 
 def pool(
@@ -86,14 +220,8 @@ def pool(
   Returns:
     [N, H', W', C].
   """
-  padding = [
-    (0, _pool_padding(length, size, stride, ceil)) for length in x.shape[1:3]
-  ]
-  if kind == 'max':
-    return nn.max_pool(x, (size, size), (stride, stride), padding)
-  return nn.avg_pool(
-    x, (size, size), (stride, stride), padding, count_include_pad=False
-  )
+  geometry = _PoolGeometry(size, stride, ceil)
+  return {'max': _max_pool, 'avg': _avg_pool}[kind](x, geometry)
 
 
 class _TowerLayer(nn.Module):
