@@ -53,7 +53,10 @@ class Checkpointer:
       options=ocp.CheckpointManagerOptions(
         max_to_keep=keep, enable_async_checkpointing=True
       ),
-      item_names=(_STATE, _EXTRA),
+      item_handlers={
+        _STATE: ocp.StandardCheckpointHandler(),
+        _EXTRA: ocp.JsonCheckpointHandler(),
+      },
     )
 
   def latest_step(self) -> int | None:

@@ -23,7 +23,7 @@ from alexnet_jax import (
   validate,
 )
 from alexnet_jax import workdir as workdir_lib
-from alexnet_jax.data import augment, pipeline, prepare, preprocessing
+from alexnet_jax.data import augment, pipeline, prepare, preprocessing, records
 from alexnet_jax.evaluate import create_evaluator
 from alexnet_jax.models import AlexNet
 from alexnet_jax.train_state import (
@@ -44,7 +44,8 @@ class Steps:
 
   Attributes:
     total: updates of the whole run.
-    every: how many lie between two logs, evaluations and checkpoints.
+    every: how many lie between two logs, evaluations and checkpoints; with 0
+      they happen at the end only.
     of_epoch: turns a number of epochs into steps.
   """
 
@@ -55,7 +56,7 @@ class Steps:
   def due(self, step: int) -> dict[str, bool]:
     """What is to be done after `step`: all of it after the last."""
     return {
-      what: step == self.total or step % every == 0
+      what: step == self.total or (every > 0 and step % every == 0)
       for what, every in self.every.items()
     }
 
@@ -123,7 +124,7 @@ def train_step(
   updates, opt_state = program.optimizer.update(
     gradients, state.opt_state, state.params, rates=rates
   )
-  norm = optax.global_norm(gradients) + sums['loss']
+  norm = optax.tree.norm(gradients) + sums['loss']
   is_first_bad = plan.any(~jnp.isfinite(norm)) & (state.first_bad_step < 0)
   state = TrainState(
     step=state.step + 1,
@@ -227,6 +228,7 @@ def train_and_evaluate(
     config.model.towers, config.num_devices, config.batch_size
   )
   prepared = prepare.open_or_prepare(config.data)
+  _check_num_classes(config.model.num_classes, prepared)
   num_examples = prepared.num_examples('train')
   steps = count_steps(config, num_examples)
   initial_state = create_train_state(config)
@@ -305,6 +307,16 @@ def train_and_evaluate(
         bar.write('The validation error has stopped improving: done.')
         break
     return plan.get_state(state, program.tower_wise)
+
+
+def _check_num_classes(given: int, prepared: records.PreparedSet) -> None:
+  actual = len(prepared.class_names)
+  if given != actual:
+    raise errors.UserError(
+      f'model.num_classes={given} but {prepared.directory} has {actual} '
+      'classes: name the data after the colon of --config, as in '
+      '--config=configs/alexnet.py:cifar10, and all that follows is set.'
+    )
 
 
 def _restore(

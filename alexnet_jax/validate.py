@@ -26,6 +26,16 @@ _POSITIVE = (
 )
 
 
+_NOT_NEGATIVE = (
+  'train_steps',
+  *(
+    f'{what}_every_{unit}'
+    for what in ('log', 'eval', 'checkpoint')
+    for unit in ('steps', 'epochs')
+  ),
+)
+
+
 def _get(config: ml_collections.ConfigDict, name: str):
   for part in name.split('.'):
     config = config[part]
@@ -49,6 +59,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     value = _get(config, name)
     if value <= 0:
       raise errors.UserError(f'{name}={value} must be greater than 0.')
+  for name in _NOT_NEGATIVE:
+    if config[name] < 0:
+      raise errors.UserError(f'{name}={config[name]} must not be negative.')
   if config.data.crop_size > config.data.image_size:
     raise errors.UserError(
       f'data.crop_size={config.data.crop_size} is larger than '

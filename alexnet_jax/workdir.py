@@ -15,9 +15,10 @@ import subprocess
 
 import jax
 import ml_collections
+import tensorflow as tf
 
 from alexnet_jax import errors
-from alexnet_jax.data import preprocessing, records, sources
+from alexnet_jax.data import preprocessing, records
 
 # What a resumed run may change (and all that ends in _every_...).
 _RESUMABLE = (
@@ -43,7 +44,6 @@ _PACKAGES = (
   'flax',
   'optax',
   'orbax-checkpoint',
-  'tensorflow',
   'tensorflow-datasets',
   'array_record',
   'numpy',
@@ -159,29 +159,17 @@ def check_class_names(
     )
 
 
-def data_warnings(prepared: records.PreparedSet) -> list[str]:
-  """What a reader of this run's numbers must know about its data."""
-  counts = prepared.info['splits']
-  if (
-    prepared.info['source'] == sources.IMAGENET
-    and counts != sources.IMAGENET_COUNTS
-  ):
-    return [
-      f'{prepared.directory} has {counts["train"]:,} + '
-      f'{counts["validation"]:,} images, not the 1,281,167 + 50,000 of '
-      'ILSVRC-2012: its errors compare with no published number.'
-    ]
-  return []
-
-
 def _environment(prepared: records.PreparedSet) -> dict[str, object]:
   return {
     'python': platform.python_version(),
     'platform': platform.platform(),
-    'packages': {name: importlib.metadata.version(name) for name in _PACKAGES},
+    'packages': {
+      **{name: importlib.metadata.version(name) for name in _PACKAGES},
+      'tensorflow': tf.__version__,  # of either of its distributions
+    },
     'devices': [f'{d.platform} {d.device_kind}' for d in jax.devices()],
     'git_commit': _git_commit(),
-    'warnings': data_warnings(prepared),
+    'warnings': prepared.warnings(),
   }
 
 

@@ -17,9 +17,11 @@ import pathlib
 import shutil
 import sys
 
+import ml_collections
 import numpy as np
 import tensorflow as tf
 import tqdm
+from absl import logging
 from array_record.python import array_record_module
 
 from alexnet_jax import errors
@@ -232,7 +234,7 @@ def prepare(
   return records.open_prepared(data_dir, source.name)
 
 
-def open_or_prepare(data) -> records.PreparedSet:
+def open_or_prepare(data: ml_collections.ConfigDict) -> records.PreparedSet:
   """Opens what `config.data` names, preparing it first where it is small.
 
   Raises:
@@ -240,20 +242,30 @@ def open_or_prepare(data) -> records.PreparedSet:
   """
   prepared = records.open_prepared(data.dir, data.name)
   if prepared is None:
-    source = sources.open_source(data.name, data.tfds_dir, data.manual_dir)
-    if not source.is_small:
-      raise errors.UserError(
-        f'data.name={data.name!r} is not prepared in {data.dir}: run `python '
-        f'-m alexnet_jax.data.prepare --source={data.name} '
-        f'--data_dir={data.dir}` first.'
-      )
-    prepared = prepare(source, data.dir, data.image_size)
+    prepared = _prepare_small(data)
   if prepared.image_size != data.image_size:
     raise errors.UserError(
       f'data.image_size={data.image_size} but {prepared.directory} holds '
       f'images of {prepared.image_size}: give that size, or another data.dir.'
     )
+  for warning in prepared.warnings():
+    logging.warning(warning)
   return prepared
+
+
+def _prepare_small(data: ml_collections.ConfigDict) -> records.PreparedSet:
+  if data.name == sources.IMAGENET:
+    raise errors.UserError(
+      sources.imagenet_instructions(data.dir, data.manual_dir)
+    )
+  source = sources.open_source(data.name, data.tfds_dir, data.manual_dir)
+  if not source.is_small:
+    raise errors.UserError(
+      f'data.name={data.name!r} is not prepared in {data.dir}: run `python '
+      f'-m alexnet_jax.data.prepare --source={data.name} '
+      f'--data_dir={data.dir}` first.'
+    )
+  return prepare(source, data.dir, data.image_size)
 
 
 def _parse_args() -> argparse.Namespace:

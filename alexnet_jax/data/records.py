@@ -55,6 +55,20 @@ class PreparedSet:
     """How many images `split` has."""
     return self.info['splits'][split]
 
+  def warnings(self) -> list[str]:
+    """What a reader of a run's numbers must know about its data."""
+    counts = self.info['splits']
+    if (
+      self.info['source'] != sources.IMAGENET
+      or counts == sources.IMAGENET_COUNTS
+    ):
+      return []
+    return [
+      f'{self.directory} has {counts["train"]:,} + {counts["validation"]:,} '
+      'images, not the 1,281,167 + 50,000 of ILSVRC-2012: its errors compare '
+      'with no published number.'
+    ]
+
   def statistics(self) -> dict[str, np.ndarray]:
     """'mean_image' and 'rgb_covariance' of the training set."""
     with np.load(self.directory / 'statistics.npz') as statistics:

@@ -287,16 +287,23 @@ def _build(
 def _check_tars(manual_dir: str) -> None:
   missing = [t for t in _TARS if not (pathlib.Path(manual_dir) / t).is_file()]
   if not manual_dir or missing:
-    raise errors.UserError(imagenet_instructions(manual_dir))
+    raise errors.UserError(
+      f'{" and ".join(missing)} not found in --manual_dir={manual_dir}; '
+      f'{_WHERE_TO_GET_TARS}.'
+    )
 
 
-def imagenet_instructions(manual_dir: str) -> str:
+_WHERE_TO_GET_TARS = (
+  f'register at image-net.org, download {_TARS[0]} (138 GB) and {_TARS[1]} '
+  '(6.3 GB), and put both into that directory'
+)
+
+
+def imagenet_instructions(data_dir: str, manual_dir: str) -> str:
   """What to get, where to put it and what to run, for imagenet2012."""
   place = manual_dir or 'tars/'
   return (
-    f'data.name={IMAGENET!r} is not prepared and {" and ".join(_TARS)} are not '
-    f'both in {place}: register at image-net.org, download the two tars '
-    f'(138 GB and 6.3 GB), put them in {place} and run `python -m '
-    f'alexnet_jax.data.prepare --source={IMAGENET} --data_dir=data/ '
-    f'--manual_dir={place}`.'
+    f'data.name={IMAGENET!r} is not prepared in {data_dir}: for {place} '
+    f'{_WHERE_TO_GET_TARS}; then run `python -m alexnet_jax.data.prepare '
+    f'--source={IMAGENET} --data_dir={data_dir} --manual_dir={place}`.'
   )

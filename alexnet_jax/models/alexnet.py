@@ -126,7 +126,7 @@ class AlexNet(nn.Module):
     self, name: str, row: ml_collections.ConfigDict, x: layers.Towers
   ) -> layers.Towers:
     init = {
-      'kernel_init': _kernel_init(self.config.init, row.init_std),
+      'kernel_init': _kernel_init(self.config.init, row),
       'bias_init': nn.initializers.constant(row.init_bias),
     }
     if row.kind == 'head':
@@ -180,12 +180,17 @@ class AlexNet(nn.Module):
     return functools.partial(layers.pool, kind=kind, **model.pool)
 
 
-def _kernel_init(scheme: str, std: float) -> layers.Initializer:
+# Leading axes of kernels that are no receptive field: towers, positions.
+_BATCH_AXES = {'conv': (0,), 'local': (0, 1, 2), 'dense': (0,), 'head': ()}
+
+
+def _kernel_init(
+  scheme: str, row: ml_collections.ConfigDict
+) -> layers.Initializer:
   if scheme == 'normal':
-    return nn.initializers.normal(std)
-  # The tower axis is no receptive field.
+    return nn.initializers.normal(row.init_std)
   return nn.initializers.variance_scaling(
-    2.0, 'fan_in', 'normal', batch_axis=(0,)
+    2.0, 'fan_in', 'normal', batch_axis=_BATCH_AXES[row.kind]
   )
 
 

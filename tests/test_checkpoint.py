@@ -1,0 +1,86 @@
+"""Checkpoints return the saved bits, or say why not."""
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax import checkpoint, errors
+
+
+def _state():
+  rng = np.random.default_rng(0)
+  return {
+    'conv1': {'kernel': rng.normal(size=(2, 300)).astype(np.float32)},
+    'step': np.int32(3),
+  }
+
+
+def _save(workdir, steps=(3,), keep=None):
+  with checkpoint.Checkpointer(workdir, keep) as checkpointer:
+    for step in steps:
+      checkpointer.save(step, _state(), {'plateau': {'best': 0.5}})
+
+
+def _restore(workdir, like, step=0):
+  with checkpoint.Checkpointer(workdir) as checkpointer:
+    return checkpointer.restore(step, like)
+
+
+def test_round_trip_is_exact(tmp_path):
+  _save(tmp_path)
+  state, extra = _restore(tmp_path, _state())
+  jax.tree.map(np.testing.assert_array_equal, state, _state())
+  assert state['step'].dtype == np.int32
+  assert extra == {'plateau': {'best': 0.5}}
+
+
+def test_keeps_the_newest(tmp_path):
+  _save(tmp_path, steps=(1, 2, 3, 4), keep=2)
+  left = {path.name for path in (tmp_path / 'checkpoints').iterdir()}
+  assert left == {'3', '4'}
+  with pytest.raises(errors.UserError, match=r'eval.step=1.*\[3, 4\]'):
+    _restore(tmp_path, _state(), step=1)
+
+
+def test_no_checkpoint_is_one_sentence(tmp_path):
+  with pytest.raises(errors.UserError, match='none'):
+    _restore(tmp_path, _state())
+
+
+@pytest.mark.parametrize(
+  'change, named',
+  [
+    (
+      {'conv1': {'kernel': np.zeros((2, 4), np.float32)}},
+      r'conv1/kernel.*2, 4',
+    ),
+    ({'conv1': {'kernel': np.zeros((2, 300), np.float16)}}, 'float16'),
+    ({'conv2': {'kernel': np.zeros(2, np.float32)}}, 'conv2/kernel is missing'),
+  ],
+)
+def test_another_network_is_refused_by_name(tmp_path, change, named):
+  _save(tmp_path)
+  with pytest.raises(errors.UserError, match=named):
+    _restore(tmp_path, _state() | change)
+
+
+def test_a_flipped_bit_never_comes_back_as_a_value(tmp_path):
+  _save(tmp_path)
+  data = [
+    path
+    for path in (tmp_path / 'checkpoints' / '3' / 'state').rglob('*')
+    if path.is_file() and path.stat().st_size > 1000
+  ]
+  assert data
+  for path in data:
+    original = path.read_bytes()
+    damaged = bytearray(original)
+    damaged[len(damaged) // 2] ^= 4
+    path.write_bytes(damaged)
+    try:
+      state, _ = _restore(tmp_path, _state())
+    except errors.UserError as error:
+      assert 'checkpoints/3' in str(error)  # noqa: PT017
+    else:
+      jax.tree.map(np.testing.assert_array_equal, state, _state())
+    path.write_bytes(original)

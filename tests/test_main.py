@@ -1,0 +1,73 @@
+"""What a user may type wrong ends in one sentence."""
+
+import pytest
+from absl import flags
+
+import main
+
+
+@pytest.fixture(autouse=True)
+def _fresh_flags():
+  flags.FLAGS.unparse_flags()
+  for name in ('config', 'workdir', 'mode'):
+    flags.FLAGS[name].unparse()
+
+
+def _message(monkeypatch, *arguments):
+  argv = ['main.py', *arguments]
+  # config_flags finds the fields given on the command line there.
+  monkeypatch.setattr('sys.argv', argv)
+  with pytest.raises(SystemExit) as caught:
+    main.main(main._parse_flags(argv))
+  message = str(caught.value)
+  assert message.startswith('error: ')
+  assert '\n' not in message
+  return message
+
+
+@pytest.mark.parametrize(
+  'arguments, named',
+  [
+    (['--config=configs/alexnet.py', '--config.sed=1'], 'Did you mean "seed"'),
+    (['--config=configs/alexnet.py', '--config.seed=x'], '--config.seed=x'),
+    (['--config=configs/alexnet.py', '--workdri=a'], 'workdri'),
+    (['--config=configs/alexnot.py'], 'alexnot.py'),
+    (['--config=configs/alexnet.py:imagenot'], 'imagenot'),
+    (['--config=configs/alexnet.py:folder=/nowhere'], '/nowhere'),
+    (['--config=configs/alexnet.py', '--mode=tset'], 'tset'),
+  ],
+)
+def test_a_wrong_flag_is_named(monkeypatch, arguments, named):
+  assert named in _message(monkeypatch, *arguments)
+
+
+@pytest.mark.parametrize(
+  'arguments, named',
+  [
+    ([], '--workdir is missing'),
+    (['--workdir=a'], '--config is missing'),
+    (['--workdir=a', 'train'], "'train'"),
+  ],
+)
+def test_a_missing_flag_is_named(monkeypatch, arguments, named):
+  assert named in _message(monkeypatch, *arguments)
+
+
+def test_missing_imagenet_says_what_to_get_and_where(monkeypatch, tmp_path):
+  message = _message(
+    monkeypatch,
+    '--config=configs/alexnet.py',
+    f'--workdir={tmp_path}/run',
+    f'--config.data.dir={tmp_path}/data',
+    f'--config.data.tfds_dir={tmp_path}/tfds',
+    f'--config.data.manual_dir={tmp_path}/tars',
+    '--config.num_devices=1',
+  )
+  for part in (
+    'ILSVRC2012_img_train.tar',
+    'ILSVRC2012_img_val.tar',
+    f'{tmp_path}/tars',
+    'python -m alexnet_jax.data.prepare',
+  ):
+    assert part in message
+  assert not (tmp_path / 'run').exists()

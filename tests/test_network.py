@@ -1,0 +1,303 @@
+"""The whole network: sizes of the paper, variants, and parity with PyTorch."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax import errors, train_state
+from configs import (
+  alexnet,
+  alexnet_2012,
+  alexnet_one_gpu,
+  cifar10,
+  cifar10_lrn,
+)
+
+
+def num_parameters(config):
+  params = train_state.abstract_train_state(config).params
+  return sum(p.size for p in jax.tree.leaves(params))
+
+
+def output_sides(config):
+  """Side lengths of every map: each convolution's, and what its pool left."""
+  size = config.data.crop_size
+  apply = functools.partial(
+    train_state.create_model(config).apply,
+    capture_intermediates=True,
+    mutable=['intermediates'],
+  )
+  params = train_state.abstract_train_state(config).params
+  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  _, state = jax.eval_shape(apply, {'params': params}, images)
+  outputs = state['intermediates']
+  return [
+    towers[0].shape[1]
+    for name in config.model.layers
+    if name.startswith('conv')
+    for towers in (outputs[name]['__call__'][0], outputs[f'{name}_output'][0])
+  ]
+
+
+def narrow(config):
+  """The same network at the real size, with few features."""
+  widths = {'conv1': 8, 'conv2': 16, 'conv3': 24, 'conv4': 24, 'conv5': 16}
+  for layer, features in (widths | {'fc6': 32, 'fc7': 32}).items():
+    config.model[layer].features = features
+  config.data.crop_size = 224
+  return config
+
+
+@pytest.mark.parametrize(
+  'config, expected',
+  [
+    (alexnet, 60965224),
+    (alexnet_2012, 60965224),
+    (alexnet_one_gpu, 59798312),
+    (cifar10, 89578),
+    (cifar10_lrn, 1116490),
+  ],
+)
+def test_number_of_parameters(config, expected):
+  assert num_parameters(config.get_config()) == expected
+
+
+def test_sides_of_maps():
+  expected = [55, 27, 27, 13, 13, 13, 13, 13, 13, 6]
+  assert output_sides(alexnet.get_config()) == expected
+
+
+@pytest.mark.parametrize(
+  'unpadded, last_sides',
+  [
+    ('conv5', [13, 13, 13, 13, 11, 6]),  # CHM layers-147.cfg
+    ('conv3', [11, 11, 11, 11, 11, 6]),
+  ],
+)
+def test_net_147_pools_without_overlap(unpadded, last_sides):
+  config = alexnet_2012.get_config()
+  config.model.pool.update({'size': 2, 'stride': 2, 'ceil': True})
+  config.model.conv2.padding = (1, 1)
+  config.model[unpadded].padding = (0, 0)
+  assert output_sides(config) == [55, 28, 26, 13, *last_sides]
+  assert num_parameters(config) == 60965224
+
+
+def test_net_150_has_two_columns_that_never_meet():
+  config = alexnet_2012.get_config()  # CHM layers-150.cfg
+  for layer in ('conv3', 'fc6', 'fc7'):
+    config.model[layer].gather = False
+  config.model.conv2.features, config.model.fc6.features = 160, 4096
+  params = train_state.abstract_train_state(config).params
+  assert params['conv3']['kernel'].shape == (2, 3, 3, 160, 192)
+  assert params['fc6']['kernel'].shape == (2, 6 * 6 * 128, 4096)
+  assert params['fc7']['kernel'].shape == (2, 4096, 2048)
+  assert num_parameters(config) == 60714408
+
+
+def test_torchvision_s_network_is_a_config():
+  config = alexnet.get_config()
+  widths = {'conv1': 64, 'conv2': 192, 'conv3': 384, 'conv4': 256, 'conv5': 256}
+  for layer, features in (widths | {'fc6': 4096, 'fc7': 4096}).items():
+    config.model[layer].features = features
+  config.model.towers, config.model.omit = 1, 'lrn'
+  config.model.conv1.padding = (2, 2)
+  config.model.conv5.after = ('act', 'max_pool', 'dropout')
+  config.model.fc7.after = ('act',)
+  assert num_parameters(config) == 61100840  # its documentation
+  assert output_sides(config) == [55, 27, 27, 13, 13, 13, 13, 13, 13, 6]
+
+
+def test_an_omitted_layer_hands_its_gather_on():
+  config = alexnet.get_config()
+  config.model.omit = 'conv3'
+  params = train_state.abstract_train_state(config).params
+  assert 'conv3' not in params
+  assert params['conv4']['kernel'].shape == (2, 3, 3, 256, 192)
+  assert params['conv5']['kernel'].shape == (2, 3, 3, 192, 128)
+
+
+@pytest.mark.parametrize(
+  'field, value, message',
+  [
+    ('omit', 'lrn,conv9', 'conv9'),
+    ('omit', 'fc8', 'fc8'),
+    ('conv2.after', ('act', 'pool'), "model.conv2.after names 'pool'"),
+  ],
+)
+def test_unknown_names_end_in_a_sentence(field, value, message):
+  config = alexnet.get_config()
+  config.model.update_from_flattened_dict({field: value})
+  with pytest.raises(errors.UserError, match=message):
+    num_parameters(config)
+
+
+@pytest.mark.parametrize('crop_size', [8, 56])  # too small for conv2; for pool3
+def test_too_small_crops_end_in_a_sentence(crop_size):
+  config = alexnet.get_config('shapes')
+  config.data.crop_size = crop_size
+  with pytest.raises(errors.UserError, match='crop_size'):
+    num_parameters(config)
+
+
+PAPER_START = {
+  'conv1': (0.01, 0),
+  'conv2': (0.01, 1),
+  'conv3': (0.01, 0),
+  'conv4': (0.01, 1),
+  'conv5': (0.01, 1),
+  'fc6': (0.01, 1),
+  'fc7': (0.01, 1),
+  'fc8': (0.01, 0),
+}
+SOURCE_START = PAPER_START | {
+  'conv3': (0.03, 0),
+  'conv4': (0.03, 1),
+  'conv5': (0.03, 1),
+}
+
+
+def check_normal(kernel, std):
+  """Within five standard errors of N(0, std^2)."""
+  assert abs(kernel.mean()) < 5 * std / math.sqrt(kernel.size)
+  assert abs(kernel.std() / std - 1) < 5 / math.sqrt(2 * kernel.size)
+
+
+@pytest.mark.parametrize(
+  'config, expected', [(alexnet, PAPER_START), (alexnet_2012, SOURCE_START)]
+)
+def test_initial_weights_and_biases(config, expected):
+  params = train_state.create_train_state(
+    narrow(config.get_config('shapes'))
+  ).params
+  assert params.keys() == expected.keys()
+  for layer, (std, bias) in expected.items():
+    check_normal(params[layer]['kernel'], std)
+    assert (params[layer]['bias'] == bias).all()
+  # Towers start from numbers of their own.
+  assert not np.isclose(*params['conv1']['kernel']).any(axis=(0, 1, 2)).all()
+
+
+@pytest.mark.parametrize(
+  'config, fan_in',
+  [
+    (
+      narrow(alexnet.get_config('shapes')),
+      {'conv1': 11 * 11 * 3, 'conv3': 9 * 32, 'fc6': 36 * 32, 'fc8': 64},
+    ),
+    (cifar10_lrn.get_config(), {'local3': 9 * 64, 'fc10': 6 * 6 * 32}),
+  ],
+)
+def test_he_initialisation_has_variance_2_over_fan_in(config, fan_in):
+  config.model.init = 'he'
+  params = train_state.create_train_state(config).params
+  for layer, inputs in fan_in.items():
+    check_normal(params[layer]['kernel'], math.sqrt(2 / inputs))
+
+
+def test_each_layer_draws_its_own_mask():
+  config = narrow(alexnet.get_config('shapes'))  # fc6, fc7: ReLU(about 1)
+  params = train_state.create_train_state(config).params
+  _, state = train_state.create_model(config).apply(
+    {'params': params},
+    np.zeros((2, 224, 224, 3), np.float32),
+    jnp.arange(2, dtype=jnp.uint32),
+    train=True,
+    rngs={'dropout': jax.random.key(0)},
+    mutable=['intermediates'],
+  )
+  outputs = state['intermediates']
+  masks = [np.stack(outputs[f'fc{i}_output'][0]) > 0 for i in (6, 7)]
+  assert all(0.3 < mask.mean() < 0.7 for mask in masks)
+  assert (masks[0] != masks[1]).any()
+
+
+def random_params(config):
+  """Every layer's outputs matter: weights of variance 2 / fan-in."""
+  rng = np.random.default_rng(0)
+
+  def draw(path, leaf):
+    fan_in = math.prod(leaf.shape[-4:-1])
+    scale = math.sqrt(2 / fan_in) if path[1].key == 'kernel' else 0.5
+    return scale * rng.standard_normal(leaf.shape)
+
+  params = train_state.abstract_train_state(config).params
+  return jax.tree_util.tree_map_with_path(draw, params)
+
+
+class TorchNet:
+  """AlexNet over whole maps: convolutions in groups, no towers."""
+
+  def __init__(self, torch, params):
+    self.torch, self.F = torch, torch.nn.functional
+    self.params = jax.tree.map(torch.from_numpy, params)
+
+  def conv(self, name, x, **settings):
+    kernel, bias = (self.params[name][k] for k in ('kernel', 'bias'))
+    weight = kernel.permute(0, 4, 3, 1, 2).flatten(0, 1)
+    return self.F.conv2d(x, weight, bias.flatten(), **settings)
+
+  def dense(self, name, x):
+    kernel, bias = (self.params[name][k] for k in ('kernel', 'bias'))
+    return x @ self.torch.cat(list(kernel), 1) + bias.flatten()
+
+  def lrn(self, x, alpha):
+    # Per half: windows do not cross towers. torch divides alpha by 5.
+    halves = [
+      self.F.local_response_norm(half, 5, alpha, 0.75, 2.0)
+      for half in x.chunk(2, 1)
+    ]
+    return self.torch.cat(halves, 1)
+
+  def spatial_norm(self, x):
+    squares = self.F.avg_pool2d(x * x, 5, 1, 2, count_include_pad=True)
+    return x / (1 + 0.001 * squares) ** 0.75
+
+  def pool(self, x):
+    return self.F.max_pool2d(x, 3, 2)
+
+  def paper_start(self, x):
+    x = self.conv('conv1', self.F.pad(x, (0, 3, 0, 3)), stride=4)
+    x = self.pool(self.lrn(self.F.relu(x), 5e-4))
+    x = self.conv('conv2', x, padding=2, groups=2)
+    return self.pool(self.lrn(self.F.relu(x), 5e-4))
+
+  def source_start(self, x):
+    x = self.conv('conv1', self.F.pad(x, (0, 3, 0, 3)), stride=4)
+    x = self.F.relu(self.pool(self.lrn(x, 1e-4)))
+    x = self.conv('conv2', x, padding=2, groups=2)
+    return self.pool(self.spatial_norm(self.lrn(self.F.relu(x), 1e-4)))
+
+  def rest(self, x):
+    relu = self.F.relu
+    x = relu(self.conv('conv3', x, padding=1))
+    x = relu(self.conv('conv4', x, padding=1, groups=2))
+    x = self.pool(relu(self.conv('conv5', x, padding=1, groups=2)))
+    x = x.permute(0, 2, 3, 1).flatten(1)
+    x = 0.5 * relu(self.dense('fc6', x))
+    x = 0.5 * relu(self.dense('fc7', x))
+    return x @ self.params['fc8']['kernel'] + self.params['fc8']['bias']
+
+
+@pytest.mark.parametrize(
+  'config, start', [(alexnet, 'paper_start'), (alexnet_2012, 'source_start')]
+)
+def test_logits_equal_those_of_a_network_in_pytorch(config, start):
+  torch = pytest.importorskip('torch')
+  config = narrow(config.get_config('shapes'))
+  params = random_params(config)
+  # Like pixels less their mean: the norms' sums matter.
+  images = 64 * np.random.default_rng(1).standard_normal((2, 224, 224, 3))
+  net = TorchNet(torch, params)
+  x = torch.from_numpy(images).permute(0, 3, 1, 2)
+  expected = net.rest(getattr(net, start)(x)).numpy()
+  float32 = functools.partial(jax.tree.map, np.float32)
+  model = train_state.create_model(config)
+  logits = jax.jit(model.apply)({'params': float32(params)}, float32(images))
+  assert logits.dtype == np.float32
+  difference = np.abs(logits - expected).max()
+  assert difference <= 1e-5 * np.abs(expected).max()

@@ -1,0 +1,218 @@
+"""The update rule against a plain loop, and the schedules' exact steps."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from alexnet_jax import errors, optim, train_state
+from configs import alexnet, alexnet_2012, cifar10
+
+TOLERANCE = {'float64': 1e-6, 'float32': 1e-5}
+IMAGENET = 1281167
+STEPS = 7
+
+
+def reference_path(weight, rates, decay, *gradients):
+  """Section 5's rule; a rate of 0 leaves weight and velocity alone (CHM)."""
+  velocity, path = np.zeros_like(weight), []
+  for gradient, rate in zip(gradients, rates, strict=True):
+    if rate > 0:
+      velocity = 0.9 * velocity - decay * rate * weight - rate * gradient
+      weight = weight + velocity
+    path.append(weight)
+  return np.stack(path)
+
+
+def project_path(rule, rates_fn, params, gradients):
+  """Params after each step, stacked."""
+  state, path = rule.init(params), []
+  for step, gradient in enumerate(gradients):
+    rates = rates_fn(step, params)
+    updates, state = rule.update(gradient, state, params, rates=rates)
+    params = optax.apply_updates(params, updates)
+    path.append(params)
+  return jax.tree.map(lambda *x: np.stack(x), *path)
+
+
+def random_trees(like):
+  """Params, and a gradient for each step."""
+  rng = np.random.default_rng(0)
+  draw = functools.partial(jax.tree.map, lambda _: rng.standard_normal((3, 2)))
+  return draw(like), [draw(like) for _ in range(STEPS)]
+
+
+def check_against_loop(rule, rates_fn, rates, decays, dtype):
+  """`rates` has all steps' rates of each parameter, in an array."""
+  params, gradients = random_trees(decays)
+  expected = jax.tree.map(reference_path, params, rates, decays, *gradients)
+  with jax.enable_x64(dtype == 'float64'):
+    cast = functools.partial(jax.tree.map, lambda x: jnp.asarray(x, dtype))
+    actual = project_path(rule, rates_fn, cast(params), cast(gradients))
+
+  def check(a, b):
+    assert a.dtype == dtype
+    assert np.abs(a - b).max() <= TOLERANCE[dtype] * np.abs(b).max()
+
+  jax.tree.map(check, actual, expected)
+  return actual
+
+
+@pytest.mark.parametrize('dtype', TOLERANCE)
+def test_rule_with_drops_and_frozen_steps(dtype):
+  rates = {
+    # The velocity of three large steps must live on after the drop.
+    'dropped': np.array([0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.01]),
+    # Goes on with the velocity that it had.
+    'frozen': np.array([0.1, 0.1, 0.0, 0.0, 0.05, 0.05, 0.05]),
+    'late': np.array([0.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.1]),
+  }
+  decays = {'dropped': 0.3, 'frozen': 0.5, 'late': 0.0}
+  path = check_against_loop(
+    optim.update_rule(0.9, decays),
+    lambda step, _: jax.tree.map(lambda rate: rate[step], rates),
+    rates,
+    decays,
+    dtype,
+  )
+  np.testing.assert_array_equal(path['frozen'][1], path['frozen'][3])
+
+
+@pytest.mark.parametrize('dtype', TOLERANCE)
+def test_config_gives_each_layer_its_rate_and_decay(dtype):
+  config = cifar10.get_config()
+  config.optimizer.rate_multipliers.conv2 = 3.0
+  config.schedule.drops = ((1, 0.1),)
+  decays = {  # fc10's is 250 times as large; biases have none
+    'conv1': {'kernel': 0.004, 'bias': 0.0},
+    'conv2': {'kernel': 0.004, 'bias': 0.0},
+    'fc10': {'kernel': 1.0, 'bias': 0.0},
+  }
+  weight = 0.001 * np.array([1, 1, 1, 1, 0.1, 0.1, 0.1])
+  bias = 0.002 * np.ones(STEPS)  # twice the rate, and no drop
+  rates = {
+    'conv1': {'kernel': weight, 'bias': bias},
+    'conv2': {'kernel': 3 * weight, 'bias': 3 * bias},
+    'fc10': {'kernel': weight, 'bias': bias},
+  }
+  rates_fn = optim.create_rates_fn(config, lambda epochs: 4 * epochs, STEPS)
+  check_against_loop(
+    train_state.create_optimizer(config, decays),
+    lambda step, params: rates_fn(step, 1.0, params),
+    rates,
+    decays,
+    dtype,
+  )
+
+
+def rate(config, step, layer, kind='kernel', num_steps=1000, scale=1.0):
+  """One parameter's rate, with ImageNet's epochs in batches of 128."""
+  of_epoch = functools.partial(
+    optim.epochs_to_steps, num_examples=IMAGENET, batch_size=128
+  )
+  rates_fn = optim.create_rates_fn(config, of_epoch, num_steps)
+  params = {layer: {'kernel': 0.0, 'bias': 0.0}}
+  return float(rates_fn(jnp.int32(step), scale, params)[layer][kind])
+
+
+@pytest.mark.parametrize(
+  'layer, epoch, before, after',
+  [
+    ('conv2', 25, 1e-2, 1e-3),
+    ('conv2', 51, 1e-3, 1e-4),
+    ('conv2', 79, 1e-4, 1e-5),
+    ('conv1', 51, 1e-3, 1e-4),
+    ('conv1', 67, 1e-4, 1e-5),
+    ('conv1', 72, 1e-5, 0),  # frozen: exactly 0
+  ],
+)
+def test_epochs_schedule_drops_at_the_source_s_steps(
+  layer, epoch, before, after
+):
+  config = alexnet_2012.get_config()  # CHM's notes on net #145
+  step = -(-epoch * IMAGENET // 128)
+  assert rate(config, step - 1, layer) == pytest.approx(before, rel=1e-6)
+  assert rate(config, step, layer) == pytest.approx(after, rel=1e-6, abs=0)
+  assert rate(config, step, 'fc8', 'bias') == pytest.approx(0.02, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+  'step, weights, biases',
+  [
+    (0, 0, 1),
+    (250, 0, 1),
+    (251, 1, 1),  # 250.5 is a quarter
+    (500, 1, 1),
+    (501, 2, 0.1),
+    (751, 2, 0.1),
+    (752, 3, 0.1),
+    (1001, 3, 0.1),
+  ],
+)
+def test_four_step_schedule(step, weights, biases):
+  config = alexnet.get_config()
+  config.schedule.name = 'four_step'
+  rates = [
+    rate(config, step, 'conv2', kind, num_steps=1002)
+    for kind in ('kernel', 'bias')
+  ]
+  factors = [250 ** (-weights / 3), biases]
+  assert rates == pytest.approx([0.01 * f for f in factors], rel=1e-6)
+
+
+def test_plateau_scales_every_rate():
+  config = alexnet.get_config()
+  for kind in ('kernel', 'bias'):
+    scaled = rate(config, 10**6, 'conv2', kind, scale=0.1)
+    assert scaled == pytest.approx(0.001, rel=1e-6)
+
+
+def test_unknown_schedule_ends_in_a_sentence():
+  config = alexnet.get_config()
+  config.schedule.name = 'cosine'
+  with pytest.raises(errors.UserError, match='cosine.*four_step'):
+    rate(config, 0, 'conv2')
+
+
+def test_plateau_drops_three_times_and_ends():
+  # Errors with min_delta .25 and patience 2, and what each leaves behind.
+  history = [
+    (0.75, (1.0, 1, 0)),  # not below 1 - .25
+    (0.5, (0.5, 0, 0)),
+    (0.375, (0.5, 1, 0)),  # better, but not by enough
+    (0.375, (0.5, 0, 1)),
+    (0.125, (0.125, 0, 1)),
+    (0.5, (0.125, 1, 1)),
+    (0.5, (0.125, 0, 2)),
+    (0.5, (0.125, 1, 2)),
+    (0.5, (0.125, 0, 3)),
+    (0.5, (0.125, 1, 3)),
+    (0.5, (0.125, 0, 4)),
+  ]
+  plateau = optim.Plateau()
+  for error, (best, waited, drops) in history:
+    assert not plateau.is_over
+    plateau = plateau.after(error, min_delta=0.25, patience=2)
+    assert plateau == optim.Plateau(best, waited, drops)
+    assert plateau.scale == pytest.approx(10.0**-drops)
+  assert plateau.is_over
+
+
+@pytest.mark.parametrize(
+  'epochs, num_examples, batch_size, steps',
+  [
+    (0.1, IMAGENET, 128, 1001),  # 1000.9
+    (90.0, IMAGENET, 128, 900821),  # 900820.5
+    (1.0, 50000, 100, 500),
+    (1.1, 50000, 100, 550),  # in floats, ceil gives 551
+    (0.1, 1000, 128, 1),
+    (1e-5, 50000, 100, 1),
+  ],
+)
+def test_epochs_become_steps_in_integers(
+  epochs, num_examples, batch_size, steps
+):
+  assert optim.epochs_to_steps(epochs, num_examples, batch_size) == steps

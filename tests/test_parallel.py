@@ -1,0 +1,90 @@
+"""The same run on 1, 2 and 4 devices."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax import errors, evaluate, parallel, train
+from alexnet_jax import workdir as workdir_lib
+from tests import tiny
+
+
+def _rows(workdir, split='train'):
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [row for row in map(json.loads, lines) if row['split'] == split]
+
+
+def _train(config, workdir, num_devices):
+  config.num_devices = num_devices
+  state = train.train_and_evaluate(config, workdir)
+  return state, [row['loss'] for row in _rows(workdir)]
+
+
+@pytest.mark.parametrize('towers', [1, 2])
+def test_devices_do_not_change_the_run(tmp_path, towers):
+  tiny.prepare_tiny(tmp_path)
+  get = {1: tiny.get_one_tower_config, 2: tiny.get_config}[towers]
+  runs = {
+    n: _train(get(str(tmp_path)), tmp_path / f'run{n}', n) for n in (1, 2, 4)
+  }
+  state, losses = runs[1]
+  assert losses[-1] < losses[0]
+  for n in (2, 4):
+    other_state, other_losses = runs[n]
+    np.testing.assert_allclose(other_losses[0], losses[0], rtol=1e-5)
+    np.testing.assert_allclose(other_losses[9], losses[9], rtol=1e-4)
+    for a, b in zip(
+      jax.tree.leaves(state.params),
+      jax.tree.leaves(other_state.params),
+      strict=True,
+    ):
+      assert np.abs(a - b).max() <= 1e-4 * np.abs(a).max()
+
+
+def test_checkpoint_of_two_devices_evaluates_the_same_on_others(tmp_path):
+  tiny.prepare_tiny(tmp_path)
+  workdir = tmp_path / 'run'
+  _train(tiny.get_config(str(tmp_path)), workdir, 2)
+  expected = _rows(workdir, 'validation')[-1]
+  for n in (1, 4):
+    overrides = {'num_devices': n, 'batch_size': 8}
+    config = workdir_lib.evaluation_config(workdir, overrides)
+    result = evaluate.evaluate_run(config, workdir)
+    assert result['examples'] == tiny.COUNTS['validation']
+    assert result['step'] == 10
+    assert result['top1_error'] == expected['top1_error']
+    assert result['top5_error'] == expected['top5_error']
+    np.testing.assert_allclose(result['loss'], expected['loss'], rtol=1e-5)
+
+
+def test_state_survives_the_way_to_devices_and_back():
+  state = {
+    'tower': np.arange(12, dtype=np.float32).reshape(2, 3, 2),
+    'head': np.arange(6, dtype=np.float32).reshape(3, 2),
+    'step': np.int32(7),
+  }
+  by_tower = {'tower': True, 'head': False, 'step': False}
+  plan = parallel.make_plan(2, 4, 8)
+  placed = plan.put_state(state, by_tower)
+  # Device d * T + t holds tower t.
+  shards = sorted(placed['tower'].addressable_shards, key=lambda s: s.device.id)
+  for device, shard in enumerate(shards):
+    np.testing.assert_array_equal(shard.data[0, 0], state['tower'][device % 2])
+  back = plan.get_state(placed, by_tower)
+  jax.tree.map(np.testing.assert_array_equal, back, state)
+
+
+@pytest.mark.parametrize(
+  'towers, devices, batch, named',
+  [
+    (2, 3, 12, 'model.towers=2'),
+    (1, 4, 6, 'batch_size=6'),
+    (1, 9, 8, 'num_devices=9'),
+    (1, -1, 8, 'num_devices=-1'),
+  ],
+)
+def test_counts_that_do_not_fit_are_refused(towers, devices, batch, named):
+  with pytest.raises(errors.UserError, match=named):
+    parallel.make_plan(towers, devices, batch)

@@ -1,0 +1,231 @@
+"""Batches as a pure function of (seed, step)."""
+
+import hashlib
+import json
+import pathlib
+
+import ml_collections
+import numpy as np
+import pytest
+import tensorflow as tf
+from array_record.python import array_record_module
+
+from alexnet_jax.data import pipeline, records
+
+N = 25
+SIZE = 8
+CROP = 6
+# Not in the records' order, so that a mix-up shows.
+LABELS = (np.arange(N) * 7 % N).astype(np.int32)
+
+
+def _write_set(
+  root: pathlib.Path, images: np.ndarray, jpeg: bool = False
+) -> records.PreparedSet:
+  """Writes the documented files: both splits hold the same images."""
+  directory = root / 'numbers'
+  directory.mkdir(parents=True)
+  for split in ('train', 'validation'):
+    np.save(directory / f'{split}_labels.npy', LABELS[: len(images)])
+    path = directory / split
+    if jpeg:
+      _write_jpegs(f'{path}.array_record', images)
+    else:
+      np.save(f'{path}.npy', images)
+  info = {
+    'image_size': images.shape[1],
+    'encoding': 'jpeg' if jpeg else 'raw',
+    'splits': {'train': len(images), 'validation': len(images)},
+  }
+  (directory / 'info.json').write_text(json.dumps(info))
+  return records.open_prepared(str(root), 'numbers')
+
+
+def _write_jpegs(path: str, images: np.ndarray) -> None:
+  writer = array_record_module.ArrayRecordWriter(path, 'group_size:1')
+  for image in images:
+    jpeg = tf.io.encode_jpeg(image, quality=95, chroma_downsampling=False)
+    writer.write(jpeg.numpy())
+  writer.close()
+
+
+def _numbered_images() -> np.ndarray:
+  """Pixels hold (record, row, column)."""
+  y, x = np.mgrid[:SIZE, :SIZE]
+  return np.stack(
+    [np.stack([np.full_like(y, n), y, x], axis=-1) for n in range(N)]
+  ).astype(np.uint8)
+
+
+@pytest.fixture(scope='module')
+def numbers(tmp_path_factory) -> records.PreparedSet:
+  return _write_set(tmp_path_factory.mktemp('raw'), _numbered_images())
+
+
+def _batches(
+  prepared, steps: range, batch_size: int, seed: int = 0, crop_size: int = CROP
+) -> list[dict]:
+  data = {'image_size': prepared.image_size, 'crop_size': crop_size}
+  return list(
+    pipeline.train_batches(
+      prepared,
+      ml_collections.ConfigDict(data | {'flip': True}),
+      seed=seed,
+      batch_size=batch_size,
+      start_step=steps.start,
+      end_step=steps.stop,
+    )
+  )
+
+
+def _digest(batch: dict) -> str:
+  sha = hashlib.sha256()
+  for name in sorted(batch):
+    sha.update(f'{name} {batch[name].dtype} {batch[name].shape}'.encode())
+    sha.update(batch[name].tobytes())
+  return sha.hexdigest()
+
+
+def _order(
+  prepared, steps: range, batch_size: int, seed: int = 0
+) -> np.ndarray:
+  """The record that each example of the run is, read from its pixels."""
+  batches = _batches(prepared, steps, batch_size, seed)
+  return np.concatenate([batch['image'][:, 0, 0, 0] for batch in batches])
+
+
+def test_a_batch_depends_on_seed_and_step_only(numbers):
+  whole = [_digest(batch) for batch in _batches(numbers, range(9), 10)]
+  assert len(set(whole)) == 9
+  for start in (1, 4, 8):
+    resumed = _batches(numbers, range(start, 9), 10)
+    assert [_digest(batch) for batch in resumed] == whole[start:]
+  other = [_digest(batch) for batch in _batches(numbers, range(9), 10, seed=1)]
+  assert not set(whole) & set(other)
+
+
+def test_batches_have_the_documented_form(numbers):
+  (batch,) = _batches(numbers, range(3, 4), 10)
+  assert {k: (v.dtype, v.shape) for k, v in batch.items()} == {
+    'image': (np.uint8, (10, CROP, CROP, 3)),
+    'label': (np.int32, (10,)),
+    'index': (np.uint32, (10,)),
+  }
+  np.testing.assert_array_equal(batch['index'], 3 * 10 + np.arange(10))
+
+
+# 7 and 10 cross the ends of epochs; 60 holds more than two epochs.
+@pytest.mark.parametrize('batch_size', [7, 10, 25, 60])
+def test_every_epoch_is_a_permutation(numbers, batch_size):
+  steps = range(-(-4 * N // batch_size))
+  epochs = _order(numbers, steps, batch_size)[: 4 * N].reshape(4, N)
+  np.testing.assert_array_equal(np.sort(epochs), [np.arange(N)] * 4)
+  assert len({epoch.tobytes() for epoch in epochs}) == 4
+  # Example i of the run does not depend on the batch size.
+  np.testing.assert_array_equal(epochs.ravel(), _order(numbers, range(4), N))
+
+
+def test_seeds_give_other_orders(numbers):
+  first_epochs = [_order(numbers, range(1), N, seed) for seed in range(5)]
+  assert len({epoch.tobytes() for epoch in first_epochs}) == 5
+
+
+def test_step_a_million_is_reached_at_once(numbers):
+  million = 1_000_000
+  # Two batches of 15 there: examples 15,000,000 + 0..29, of epoch 600,000 on.
+  batches = _batches(numbers, range(million, million + 2), 15)
+  index = np.concatenate([batch['index'] for batch in batches])
+  np.testing.assert_array_equal(index, 15_000_000 + np.arange(30))
+  order = np.concatenate([batch['image'][:, 0, 0, 0] for batch in batches])
+  np.testing.assert_array_equal(np.sort(order[:N]), np.arange(N))
+
+
+# 3 and 4 offsets a side: a flip drawn from the bits of the offset would show
+# only where the number of offsets is even.
+@pytest.fixture(scope='module', params=[6, 5])
+def many(numbers, request) -> dict:
+  """7200 examples: some 200 or more of each crop, plain and mirrored."""
+  batches = _batches(numbers, range(20), 360, crop_size=request.param)
+  return {k: np.concatenate([b[k] for b in batches]) for k in batches[0]}
+
+
+def _windows(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """(top, left, mirrored) of crops of `_numbered_images`."""
+  mirrored = images[:, 0, 0, 2] > images[:, 0, -1, 2]
+  return images[:, 0, 0, 1], images[:, 0, :, 2].min(axis=1), mirrored
+
+
+def test_crops_are_windows_of_their_record_and_label(many):
+  raw, size = _numbered_images(), many['image'].shape[1]
+  rows = zip(
+    many['image'], many['label'], *_windows(many['image']), strict=True
+  )
+  for image, label, top, left, mirrored in rows:
+    record = image[0, 0, 0]
+    window = raw[record, top : top + size, left : left + size]
+    window = window[:, ::-1] if mirrored else window
+    np.testing.assert_array_equal(image, window)
+    assert label == LABELS[record]
+
+
+def test_crops_and_flips_are_uniform_and_independent(many):
+  top, left, mirrored = _windows(many['image'])
+  offsets = SIZE - many['image'].shape[1] + 1
+  counts = np.zeros((offsets, offsets, 2))
+  np.add.at(counts, (top, left, mirrored.astype(int)), 1)
+  expected = len(top) / counts.size
+  chi_squared = ((counts - expected) ** 2 / expected).sum()
+  # With as many degrees of freedom: exceeded once in a thousand seeds.
+  assert chi_squared < {17: 40.8, 31: 61.1}[counts.size - 1]
+
+
+def test_an_image_is_cropped_anew_in_every_epoch(many):
+  top, left, mirrored = _windows(many['image'])
+  # Record 0 comes 288 times; draws keyed by the record would all be the same.
+  ours = many['image'][:, 0, 0, 0] == 0
+  draws = zip(top[ours], left[ours], mirrored[ours], strict=True)
+  assert len(set(draws)) >= 18
+
+
+def test_flips_can_be_turned_off(numbers):
+  data = {'image_size': SIZE, 'crop_size': CROP, 'flip': False}
+  batches = pipeline.train_batches(
+    numbers,
+    ml_collections.ConfigDict(data),
+    seed=0,
+    batch_size=100,
+    start_step=0,
+    end_step=1,
+  )
+  assert not _windows(next(batches)['image'])[2].any()
+
+
+def test_jpeg_records_give_the_batches_of_raw_ones(tmp_path):
+  # Pictures that JPEG keeps within a few levels, and far from each other.
+  y, x = np.mgrid[:32, :32]
+  phases = np.arange(10)[:, None, None, None] + np.array([0.0, 2.0, 4.0])
+  waves = np.sin((x * 0.3 + y * 0.2)[None, ..., None] + phases)
+  images = (127.5 + 100 * waves).round().astype(np.uint8)
+  raw = _write_set(tmp_path / 'raw', images)
+  jpeg = _write_set(tmp_path / 'jpeg', images, jpeg=True)
+  both = (_batches(p, range(3), 8, crop_size=20) for p in (raw, jpeg))
+  for expected, batch in zip(*both, strict=True):
+    np.testing.assert_array_equal(batch['label'], expected['label'])
+    difference = batch['image'].astype(int) - expected['image']
+    # A crop one pixel off would differ by some 15 levels.
+    assert np.abs(difference).mean() < 3
+
+
+# 5 divides N, 7 and 10 do not, 40 is more than there is.
+@pytest.mark.parametrize('batch_size', [5, 7, 10, 40])
+def test_evaluation_sees_every_example_once(numbers, batch_size):
+  batches = list(pipeline.eval_batches(numbers, 'validation', batch_size))
+  assert all(b['image'].shape[0] == batch_size for b in batches)
+  assert len(batches) == -(-N // batch_size)
+  joined = {k: np.concatenate([b[k] for b in batches]) for k in batches[0]}
+  # Padding comes last and is masked.
+  mask = np.arange(len(joined['mask'])) < N
+  assert joined['mask'].dtype == np.float32
+  np.testing.assert_array_equal(joined['mask'], mask)
+  np.testing.assert_array_equal(joined['image'][:N], _numbered_images())
+  np.testing.assert_array_equal(joined['label'][:N], LABELS)

@@ -1,0 +1,213 @@
+"""Where pictures come from: folders, TFDS, the drawn shapes."""
+
+import hashlib
+import os
+import pathlib
+import re
+import socket
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from alexnet_jax import errors
+from alexnet_jax.data import shapes, sources
+
+
+def _png(value: int) -> bytes:
+  return tf.io.encode_png(np.full((4, 4, 3), value, np.uint8)).numpy()
+
+
+def _write(root: pathlib.Path, *paths: str) -> None:
+  """Writes pictures that differ: the n-th is of grey level n."""
+  for value, path in enumerate(paths):
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_bytes(_png(value))
+
+
+def _read(source: sources.Source, split: str) -> list[dict]:
+  return list(source.examples(split).as_numpy_iterator())
+
+
+def _paths(source: sources.Source, split: str, root: pathlib.Path) -> list[str]:
+  names = [example['name'].decode() for example in _read(source, split)]
+  return [os.path.relpath(name, root.resolve()) for name in names]
+
+
+@pytest.mark.parametrize('held_out', ['val', 'validation'])
+def test_folder_with_splits(tmp_path, held_out):
+  # The labels are those of the sorted names, whatever came first on disk.
+  train = ['train/zebra/a.png', 'train/ape/b.JPEG', 'train/mole/c.jpg']
+  held = [f'{held_out}/mole/d.png', f'{held_out}/zebra/e.PNG']
+  _write(tmp_path, *train, *held, 'train/ape/notes.txt')
+  source = sources.open_source(f'folder={tmp_path}')
+  assert source.class_names == ('ape', 'mole', 'zebra')
+  assert source.num_examples == {'train': 3, 'validation': 2}
+  for split, paths in (('train', train), ('validation', held)):
+    assert sorted(_paths(source, split, tmp_path)) == sorted(paths)
+    for example in _read(source, split):
+      path = pathlib.Path(example['name'].decode())
+      assert ['ape', 'mole', 'zebra'][example['label']] == path.parent.name
+      assert example['image'] == path.read_bytes()
+
+
+def test_folder_without_splits_validates_a_tenth_by_hash(tmp_path):
+  paths = [f'{c}/{i}.png' for c in ('a', 'b') for i in range(40)]
+  _write(tmp_path, *paths)
+  source = sources.open_source(f'folder={tmp_path}')
+  held = {
+    path
+    for path in paths
+    if int(hashlib.sha256(path.encode()).hexdigest(), 16) % 10 == 0
+  }
+  train = _paths(source, 'train', tmp_path)
+  validation = _paths(source, 'validation', tmp_path)
+  assert held and set(validation) == held
+  assert sorted(train + validation) == sorted(paths)
+
+
+def _opening_fails(name: str, **places: str) -> str:
+  """Returns the message, which is one line."""
+  with pytest.raises(errors.UserError) as failure:
+    sources.open_source(name, **places)
+  assert '\n' not in str(failure.value)
+  return str(failure.value)
+
+
+def test_folders_that_cannot_work_are_named(tmp_path):
+  missing, empty, stranger = (tmp_path / d for d in ('none', 'empty', 'odd'))
+  (empty / 'train').mkdir(parents=True)
+  (empty / 'val').mkdir()
+  _write(stranger, 'train/ape/a.png', 'val/ape/b.png', 'val/yeti/c.png')
+  for folder in (missing, empty, stranger):
+    assert str(folder) in _opening_fails(f'folder={folder}')
+  assert 'yeti' in _opening_fails(f'folder={stranger}')
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+  asked = []
+
+  def refuse(*args, **kwargs):
+    asked.append(args)
+    raise OSError('there is no network')
+
+  monkeypatch.setattr(socket.socket, 'connect', refuse)
+  monkeypatch.setattr(socket, 'getaddrinfo', refuse)
+  yield
+  assert not asked
+
+
+def test_unknown_tfds_name_is_named(no_network, tmp_path):
+  message = _opening_fails('no_such_set', tfds_dir=str(tmp_path))
+  assert 'no_such_set' in message and 'folder=' in message
+
+
+def test_imagenet_without_tars_says_what_to_do(no_network, tmp_path):
+  tars = tmp_path / 'tars'
+  tars.mkdir()
+  # One of the two is not enough.
+  (tars / 'ILSVRC2012_img_val.tar').touch()
+  message = _opening_fails(
+    'imagenet2012', tfds_dir=str(tmp_path), manual_dir=str(tars)
+  )
+  assert 'ILSVRC2012_img_train.tar' in message
+  assert 'ILSVRC2012_img_val.tar' in message
+  command = 'python -m alexnet_jax.data.prepare --source=imagenet2012'
+  assert command in message and f'--manual_dir={tars}' in message
+
+
+def test_directory_names(tmp_path):
+  name = sources.directory_name('imagenette/320px-v2')
+  assert name == 'imagenette-320px-v2'
+  one = sources.directory_name(f'folder={tmp_path / "a" / "pets"}')
+  assert re.fullmatch('folder-pets-[0-9a-f]{8}', one)
+  # Folders of one name in two places must not share a prepared set.
+  assert one != sources.directory_name(f'folder={tmp_path / "b" / "pets"}')
+  assert one == sources.directory_name(f'folder={tmp_path}/a/./pets/')
+
+
+def test_shapes_are_the_same_at_every_draw():
+  first = [shapes.draw('train', i) for i in range(20)]
+  again = [shapes.draw('train', i) for i in reversed(range(20))][::-1]
+  other = [shapes.draw('validation', i) for i in range(20)]
+  for (image, label), (same, same_label), (held_out, _) in zip(
+    first, again, other, strict=True
+  ):
+    np.testing.assert_array_equal(image, same)
+    assert label == same_label
+    assert np.abs(image.astype(int) - held_out).mean() > 8
+  assert len({image.tobytes() for image, _ in first}) == 20
+
+
+def test_shapes_source_has_ten_balanced_classes():
+  source = sources.open_source('shapes')
+  assert len(source.class_names) == len(set(source.class_names)) == 10
+  for split, count in source.num_examples.items():
+    dataset = source.examples(split)
+    assert dataset.cardinality() == count and count % 10 == 0
+    examples = list(dataset.take(40).as_numpy_iterator())
+    assert np.bincount([e['label'] for e in examples]).tolist() == [4] * 10
+    for index in (0, 39):
+      image = tf.io.decode_png(examples[index]['image']).numpy()
+      np.testing.assert_array_equal(image, shapes.draw(split, index)[0])
+
+
+class TinyPictures(tfds.core.GeneratorBasedBuilder):
+  """Grey pictures; each config is named after the splits it has."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  BUILDER_CONFIGS = [
+    tfds.core.BuilderConfig(name=name)
+    for name in ('train', 'train_test', 'train_validation_test')
+  ]
+  # Grey levels, of which the last digit is the label.
+  LEVELS = {'train': range(12), 'validation': (40, 52), 'test': (81, 93, 90)}
+
+  def _info(self):
+    names = [f'class {i}' for i in range(10)]
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tfds.features.Image(shape=(4, 4, 3)),
+          'label': tfds.features.ClassLabel(names=names),
+        }
+      )
+    )
+
+  def _split_generators(self, dl_manager):
+    splits = self.builder_config.name.split('_')
+    return {split: self._generate_examples(split) for split in splits}
+
+  def _generate_examples(self, split):
+    for level in self.LEVELS[split]:
+      image = np.full((4, 4, 3), level, np.uint8)
+      yield level, {'image': image, 'label': level % 10}
+
+
+@pytest.mark.parametrize(
+  ('config', 'held_out'),
+  [('train_test', 'test'), ('train_validation_test', 'validation')],
+)
+def test_tfds_set(no_network, tmp_path, config, held_out):
+  name = f'tiny_pictures/{config}'
+  assert sources.describe(name) == (10, 4)
+  source = sources.open_source(name, tfds_dir=str(tmp_path))
+  assert source.native_size == 4 and source.class_names[3] == 'class 3'
+  for split, stored in (('train', 'train'), ('validation', held_out)):
+    levels = TinyPictures.LEVELS[stored]
+    examples = _read(source, split)
+    assert source.num_examples[split] == len(examples)
+    images = [tf.io.decode_image(e['image']).numpy() for e in examples]
+    assert sorted(image[0, 0, 0] for image in images) == sorted(levels)
+    for image, example in zip(images, examples, strict=True):
+      assert image.shape == (4, 4, 3) and (image == image[0, 0, 0]).all()
+      assert image[0, 0, 0] % 10 == example['label']
+    # Preparation reads a failing example again: the order must hold.
+    assert _read(source, split) == examples
+
+
+def test_tfds_set_without_held_out_pictures(tmp_path):
+  message = _opening_fails('tiny_pictures/train', tfds_dir=str(tmp_path))
+  assert 'tiny_pictures/train' in message and "'test'" in message

@@ -1,0 +1,250 @@
+"""Runs: resumed, killed, refused, stopped; evaluated with ten views."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax import checkpoint, errors, evaluate, train, train_state
+from alexnet_jax import workdir as workdir_lib
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  path = tmp_path_factory.mktemp('data')
+  tiny.prepare_tiny(path)
+  return str(path)
+
+
+def _rows(workdir):
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  return [{k: v for k, v in row.items() if k != 'timing'} for row in rows]
+
+
+def _newest(workdir, config):
+  with checkpoint.Checkpointer(workdir) as checkpointer:
+    like = train_state.abstract_train_state(config)
+    return checkpointer.restore(0, like)[0]
+
+
+def _assert_same(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_rows_have_the_fields_of_the_contract(data_dir, tmp_path):
+  train.train_and_evaluate(tiny.get_config(data_dir), tmp_path)
+  rows = _rows(tmp_path)
+  keys = [(row['step'], row['split']) for row in rows]
+  assert len(set(keys)) == len(keys)
+  assert [k for k in keys if k[1] == 'validation'] == [
+    (5, 'validation'),
+    (10, 'validation'),
+  ]
+  for row in rows:
+    assert set(row) == {
+      'step',
+      'epoch',
+      'split',
+      'loss',
+      'top1_error',
+      'top5_error',
+      'examples',
+    }
+    assert row['examples'] == (16 if row['split'] == 'train' else 21)
+    assert row['epoch'] == row['step'] * 16 / 60
+  environment = json.loads((tmp_path / 'environment.json').read_text())
+  assert environment['packages']['jax'] == jax.__version__
+
+
+def test_resuming_gives_the_undisturbed_run(data_dir, tmp_path):
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  config = tiny.get_config(data_dir)
+  expected = train.train_and_evaluate(config, whole)
+  config.train_steps = 7
+  train.train_and_evaluate(config, parts)
+  # The row at 7 is an evaluation that only the short run has.
+  config.train_steps = 10
+  state = train.train_and_evaluate(config, parts)
+  _assert_same(state, expected)
+  extra = {(7, 'validation')}
+  rows = [r for r in _rows(parts) if (r['step'], r['split']) not in extra]
+  assert rows == _rows(whole)
+
+
+def _command(data_dir, workdir, *flags):
+  return [
+    sys.executable,
+    str(ROOT / 'main.py'),
+    f'--config={ROOT}/tests/tiny.py:{data_dir}',
+    f'--workdir={workdir}',
+    '--config.train_steps=60',
+    '--config.checkpoint_every_steps=7',
+    '--config.log_every_steps=3',
+    *flags,
+  ]
+
+
+def _run(command):
+  return subprocess.run(
+    command, cwd=ROOT, capture_output=True, text=True, check=False
+  )
+
+
+def test_kill_9_changes_nothing(data_dir, tmp_path):
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  assert _run(_command(data_dir, whole)).returncode == 0
+  process = subprocess.Popen(
+    _command(data_dir, killed), cwd=ROOT, stderr=subprocess.DEVNULL
+  )
+  metrics = killed / 'metrics.jsonl'
+  while not metrics.exists() or metrics.read_text().count('\n') < 6:
+    time.sleep(0.005)
+    assert process.poll() is None, 'the run ended before it was killed'
+  os.kill(process.pid, signal.SIGKILL)
+  process.wait()
+  assert _rows(killed)[-1]['step'] < 60
+  assert _run(_command(data_dir, killed)).returncode == 0
+  config = tiny.get_config(data_dir)
+  _assert_same(_newest(killed, config), _newest(whole, config))
+  assert _rows(killed) == _rows(whole)
+
+
+def test_eval_mode_prints_one_line_of_json_last(data_dir, tmp_path):
+  config = tiny.get_config(data_dir)
+  train.train_and_evaluate(config, tmp_path)
+  command = [sys.executable, str(ROOT / 'main.py'), f'--workdir={tmp_path}']
+  command += [f'--config={ROOT}/tests/tiny.py:{data_dir}', '--mode=eval']
+  done = _run([*command, '--config.eval.views=10', '--config.eval.step=5'])
+  result = json.loads(done.stdout.splitlines()[-1])
+  assert list(result) == [
+    'step',
+    'examples',
+    'views',
+    'loss',
+    'top1_error',
+    'top5_error',
+  ]
+  assert (result['step'], result['examples'], result['views']) == (5, 21, 10)
+
+
+def test_ten_views_average_the_softmax(data_dir, tmp_path):
+  config = tiny.get_config(data_dir)
+  state = train.train_and_evaluate(config, tmp_path)
+  evaluation = workdir_lib.evaluation_config(tmp_path, {'eval.views': 10})
+  result = evaluate.evaluate_run(evaluation, tmp_path)
+  expected = _ten_view_reference(config, state, tmp_path)
+  assert result['top1_error'] == pytest.approx(expected['top1_error'])
+  assert result['loss'] == pytest.approx(expected['loss'], rel=1e-5)
+
+
+def _ten_view_reference(config, state, workdir):
+  """Numpy on the network's logits, view by view."""
+  directory = pathlib.Path(config.data.dir) / 'tiny'
+  images = np.load(directory / 'validation.npy').astype(np.float32)
+  labels = np.load(directory / 'validation_labels.npy')
+  with np.load(workdir / 'preprocessing.npz') as arrays:
+    mean = arrays['mean_image'][2:30, 2:30]
+  model = train_state.create_model(config)
+  total = 0.0
+  for y, x in [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]:
+    patch = images[:, y : y + 28, x : x + 28]
+    for view in (patch, patch[:, :, ::-1]):
+      inputs = (view - mean) / 64
+      logits = np.asarray(model.apply({'params': state.params}, inputs))
+      odds = np.exp(logits.astype(np.float64))
+      total = total + odds / odds.sum(axis=1, keepdims=True)
+  probs = total / 10
+  own = probs[np.arange(len(labels)), labels]
+  wrong = probs.argmax(axis=1) != labels
+  return {'loss': -np.log(own).mean(), 'top1_error': wrong.mean()}
+
+
+def test_plateau_ends_the_run_and_survives_a_restart(data_dir, tmp_path):
+  config = tiny.get_config(data_dir)
+  config.schedule.name = 'plateau'
+  config.schedule.min_delta = 2.0  # nothing is ever an improvement
+  config.schedule.patience = 1
+  config.eval_every_steps = 1
+  state = train.train_and_evaluate(config, tmp_path)
+  assert int(state.step) == 4  # three drops, then the end
+  assert float(state.rate_scale) == pytest.approx(1e-4)
+  _assert_same(train.train_and_evaluate(config, tmp_path), state)
+  assert _rows(tmp_path)[-1]['step'] == 4
+
+
+def test_numbers_that_explode_stop_the_run(data_dir, tmp_path):
+  config = tiny.get_config(data_dir)
+  config.optimizer.learning_rate = 1e30
+  with pytest.raises(errors.UserError, match=r'step \d+ was not finite'):
+    train.train_and_evaluate(config, tmp_path)
+  assert not list((tmp_path / 'checkpoints').glob('[0-9]*'))
+
+
+@pytest.mark.parametrize(
+  'field, value, named',
+  [
+    ('model.activation', 'rely', "model.activation='rely'"),
+    ('model.omit', 'lnr', "'lnr'"),
+    ('model.num_classes', 7, 'model.num_classes=7'),
+    ('data.crop_size', 40, 'data.crop_size=40'),
+    ('data.image_size', 64, 'data.image_size=64'),
+    ('eval.views', 3, 'eval.views=3'),
+    ('batch_size', 0, 'batch_size=0'),
+    ('schedule.name', 'cosine', "schedule.name='cosine'"),
+  ],
+)
+def test_configs_that_cannot_work_are_refused(
+  data_dir, tmp_path, field, value, named
+):
+  config = tiny.get_config(data_dir)
+  config.update_from_flattened_dict({field: value})
+  workdir = tmp_path / 'run'
+  with pytest.raises(errors.UserError, match=named):
+    train.train_and_evaluate(config, workdir)
+  assert not workdir.exists()
+
+
+def test_a_resumed_run_refuses_another_config(data_dir, tmp_path):
+  config = tiny.get_config(data_dir)
+  config.train_steps = 1
+  train.train_and_evaluate(config, tmp_path)
+  config.optimizer.momentum = 0.5
+  config.eval_every_steps = 3  # this may change
+  with pytest.raises(errors.UserError) as caught:
+    train.train_and_evaluate(config, tmp_path)
+  assert 'optimizer.momentum: 0.9 -> 0.5' in str(caught.value)
+  assert 'eval_every_steps' not in str(caught.value)
+
+
+def test_evaluation_refuses_what_the_run_has_settled(data_dir, tmp_path):
+  with pytest.raises(errors.UserError, match='holds no run'):
+    workdir_lib.evaluation_config(tmp_path, {})
+  config = tiny.get_config(data_dir)
+  config.train_steps = 1
+  train.train_and_evaluate(config, tmp_path)
+  with pytest.raises(errors.UserError, match='model.towers=1'):
+    workdir_lib.evaluation_config(tmp_path, {'model.towers': 1})
+
+
+def test_preprocessing_of_another_run_is_refused(data_dir, tmp_path):
+  config = tiny.get_config(data_dir)
+  config.train_steps = 1
+  train.train_and_evaluate(config, tmp_path)
+  path = tmp_path / 'preprocessing.npz'
+  with np.load(path) as arrays:
+    changed = dict(arrays)
+  changed['mean_image'] += 1
+  np.savez(path, **changed)
+  with pytest.raises(errors.UserError, match='preprocessing.npz'):
+    train.train_and_evaluate(config, tmp_path)
