@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 import tqdm
-from absl import logging
 
 from alexnet_jax import (
   checkpoint,
@@ -28,6 +27,7 @@ from alexnet_jax.evaluate import create_evaluator
 from alexnet_jax.models import AlexNet
 from alexnet_jax.train_state import (
   TrainState,
+  abstract_train_state,
   create_model,
   create_optimizer,
   create_train_state,
@@ -167,9 +167,9 @@ def create_program(
   plan: parallel.Plan,
   process: preprocessing.Preprocessing,
   steps: Steps,
-  state: TrainState,
 ) -> Program:
-  """Puts together a run's program; `state` gives the parameters' shapes."""
+  """Puts together a run's program."""
+  state = abstract_train_state(config)
   return Program(
     model=create_model(config, plan.towers),
     plan=plan,
@@ -231,9 +231,9 @@ def train_and_evaluate(
   _check_num_classes(config.model.num_classes, prepared)
   num_examples = prepared.num_examples('train')
   steps = count_steps(config, num_examples)
-  initial_state = create_train_state(config)
+  abstract_train_state(config)  # a network that cannot be built stops here
   process = workdir_lib.start(workdir, config, prepared)
-  program = create_program(config, plan, process, steps, initial_state)
+  program = create_program(config, plan, process, steps)
   evaluator = create_evaluator(config, plan, process)
   run_step = plan.compile(
     functools.partial(train_step, program),
@@ -245,11 +245,12 @@ def train_and_evaluate(
     checkpointer = stack.enter_context(
       checkpoint.Checkpointer(workdir, config.keep_checkpoints)
     )
-    state, plateau = _restore(checkpointer, initial_state, process)
+    state, plateau = _restore_or_create(checkpointer, config, process)
     first_step = int(state.step)
     if first_step >= steps.total or plateau.is_over:
-      logging.info('%s is complete at step %d.', workdir, first_step)
+      print(f'{workdir} is complete at step {first_step}.')
       return state
+    print(_introduction(config, plan, state, prepared, steps))
     state = plan.put_state(state, program.tower_wise)
     writer = stack.enter_context(metrics.MetricsWriter(workdir, first_step))
     bar = stack.enter_context(
@@ -319,15 +320,31 @@ def _check_num_classes(given: int, prepared: records.PreparedSet) -> None:
     )
 
 
-def _restore(
-  checkpointer: checkpoint.Checkpointer,
+def _introduction(
+  config: ml_collections.ConfigDict,
+  plan: parallel.Plan,
   state: TrainState,
+  prepared: records.PreparedSet,
+  steps: Steps,
+) -> str:
+  num_params = sum(x.size for x in jax.tree.leaves(state.params))
+  return (
+    f'{num_params:,} parameters in {config.model.towers} tower(s) on '
+    f'{plan.num_devices} device(s); {prepared.num_examples("train"):,} '
+    f'training images in {prepared.directory}; step {int(state.step)} of '
+    f'{steps.total}. Compiling may take a minute.'
+  )
+
+
+def _restore_or_create(
+  checkpointer: checkpoint.Checkpointer,
+  config: ml_collections.ConfigDict,
   process: preprocessing.Preprocessing,
 ) -> tuple[TrainState, optim.Plateau]:
-  """The newest checkpoint's state, or the initial one."""
+  """The newest checkpoint's canonical state, or a new one."""
   if checkpointer.latest_step() is None:
-    return state, optim.Plateau()
-  state, extra = checkpointer.restore(0, state)
+    return create_train_state(config), optim.Plateau()
+  state, extra = checkpointer.restore(0, abstract_train_state(config))
   process.check_digest(extra['preprocessing'])
   return state, optim.Plateau(**extra['plateau'])
 

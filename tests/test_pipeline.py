@@ -33,6 +33,7 @@ def _write_set(
     else:
       np.save(f'{path}.npy', images)
   info = {
+    'source': 'numbers',
     'image_size': images.shape[1],
     'encoding': 'jpeg' if jpeg else 'raw',
     'splits': {'train': len(images), 'validation': len(images)},

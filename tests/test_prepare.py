@@ -220,8 +220,9 @@ def test_another_image_size_is_refused(tmp_path):
   source = _source([_png(_picture(0, 32, 32))])
   prepare.prepare(source, str(tmp_path), 32)
   assert prepare.open_or_prepare(_data(tmp_path)).image_size == 32
-  message = _refusal(_data(tmp_path, image_size=48))
-  assert 'data.image_size=48' in message and '32' in message
+  for size in (16, 48):
+    message = _refusal(_data(tmp_path, image_size=size))
+    assert f'data.image_size={size}' in message and '32' in message
 
 
 def test_missing_sets_are_prepared_only_where_small(tmp_path, monkeypatch):
@@ -235,3 +236,32 @@ def test_missing_sets_are_prepared_only_where_small(tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
   monkeypatch.setattr(sources, 'open_source', lambda *unused: small)
   assert prepare.open_or_prepare(_data(tmp_path)).num_examples('train') == 1
+
+
+@pytest.mark.parametrize('manual_dir', ['', '/my/tars'])
+def test_imagenet_is_never_prepared_unasked(tmp_path, manual_dir):
+  message = _refusal(
+    _data(tmp_path, name='imagenet2012', manual_dir=manual_dir)
+  )
+  for tar in ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar'):
+    assert tar in message
+  command = (
+    'python -m alexnet_jax.data.prepare --source=imagenet2012 '
+    f'--data_dir={tmp_path} --manual_dir={manual_dir}'
+  )
+  assert command in message
+  assert not list(tmp_path.iterdir())
+
+
+def test_imagenet_of_another_size_is_warned_about(tmp_path):
+  # The counts of ILSVRC-2012, then of a sample of it, then of another set.
+  cases = [
+    ('imagenet2012', 1_281_167, 50_000, 0),
+    ('imagenet2012', 1_281_167, 100, 1),
+    ('imagenet2012', 440, 50_000, 1),
+    ('pictures', 440, 100, 0),
+  ]
+  for source, train, validation, count in cases:
+    splits = {'train': train, 'validation': validation}
+    info = {'source': source, 'splits': splits}
+    assert len(records.PreparedSet(tmp_path, info).warnings()) == count

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import socket
+import tempfile
 
 import numpy as np
 import pytest
@@ -13,6 +14,13 @@ import tensorflow_datasets as tfds
 
 from alexnet_jax import errors
 from alexnet_jax.data import shapes, sources
+
+
+@pytest.fixture(autouse=True)
+def _place_for_litter(monkeypatch, tmp_path_factory):
+  # TFDS leaves an empty directory behind for every builder.
+  place = tmp_path_factory.mktemp('litter')
+  monkeypatch.setattr(tempfile, 'tempdir', str(place))
 
 
 def _png(value: int) -> bytes:
@@ -104,18 +112,19 @@ def test_unknown_tfds_name_is_named(no_network, tmp_path):
   assert 'no_such_set' in message and 'folder=' in message
 
 
-def test_imagenet_without_tars_says_what_to_do(no_network, tmp_path):
+@pytest.mark.parametrize('there', [(), ('ILSVRC2012_img_val.tar',)])
+def test_imagenet_tars_that_are_missing_are_named(no_network, tmp_path, there):
   tars = tmp_path / 'tars'
   tars.mkdir()
-  # One of the two is not enough.
-  (tars / 'ILSVRC2012_img_val.tar').touch()
+  for tar in there:
+    (tars / tar).touch()
   message = _opening_fails(
     'imagenet2012', tfds_dir=str(tmp_path), manual_dir=str(tars)
   )
-  assert 'ILSVRC2012_img_train.tar' in message
-  assert 'ILSVRC2012_img_val.tar' in message
-  command = 'python -m alexnet_jax.data.prepare --source=imagenet2012'
-  assert command in message and f'--manual_dir={tars}' in message
+  missing, remedy = message.split(f'--manual_dir={tars}')
+  for tar in ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar'):
+    assert tar in remedy and (tar in missing) == (tar not in there)
+  assert 'image-net.org' in remedy
 
 
 def test_directory_names(tmp_path):
