@@ -106,7 +106,7 @@ class Checkpointer:
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
       raise errors.UserError(
         f'checkpoint {self._directory / str(step)} cannot be read '
-        f'({_first_line(error)}); delete that directory to go on from an '
+        f'({errors.first_line(error)}); delete that directory to go on from an '
         'earlier one.'
       ) from error
     self._verify(step, leaves, extra.pop('sha256'))
@@ -173,7 +173,3 @@ def _compare(path: pathlib.Path, saved: dict, expected: dict) -> None:
       f'checkpoint {path} is of another network ({shown}); give the workdir '
       'of this config, or a new one.'
     )
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).splitlines() or [type(error).__name__])[0][:200]

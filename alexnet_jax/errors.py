@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises."""
+"""What a user's mistake ends in."""
 
 
 class UserError(Exception):
@@ -7,3 +7,9 @@ class UserError(Exception):
   It names the argument, its value and the remedy. Entry points print it
   without a traceback and exit with code 1.
   """
+
+
+def first_line(error: Exception) -> str:
+  """The first line of another library's message, to quote in a sentence."""
+  lines = str(error).strip().splitlines()
+  return lines[0][:200] if lines else type(error).__name__

@@ -11,11 +11,15 @@ and find the result in data/imagenet2012/. See `sources` for other names.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -29,6 +33,7 @@ from alexnet_jax.data import records, sources
 
 IMAGE_SIZE = 256
 _JPEG_QUALITY = 95
+Example = dict[str, Any]
 
 
 def resize_and_crop(image: tf.Tensor, size: int) -> tf.Tensor:
@@ -46,8 +51,7 @@ def resize_and_crop(image: tf.Tensor, size: int) -> tf.Tensor:
   """
   shape = tf.shape(image)[:2]
   shorter = tf.reduce_min(shape)
-  # Integers: ceil(long * size / short), so that neither side falls short.
-  scaled = (shape * size + shorter - 1) // shorter
+  scaled = shape * size // shorter
 
   def resize(method: str) -> tf.Tensor:
     resized = tf.image.resize(image[None], scaled, method)[0]
@@ -66,7 +70,9 @@ def resize_and_crop(image: tf.Tensor, size: int) -> tf.Tensor:
   )
 
 
-def _stored_form(example, size: int, encoding: str):
+def _stored_form(
+  example: dict[str, tf.Tensor], size: int, encoding: str
+) -> dict[str, tf.Tensor]:
   """Adds what is stored, the pixels it reads back as, and their products."""
   image = tf.io.decode_image(
     example['image'], channels=3, expand_animations=False
@@ -119,10 +125,12 @@ class _JpegWriter:
     self._writer = array_record_module.ArrayRecordWriter(
       str(path), 'group_size:1'
     )
+    self.sha256 = hashlib.sha256()
 
-  def write(self, index: int, example) -> None:
+  def write(self, index: int, example: Example) -> None:
     del index
     self._writer.write(example['stored'])
+    self.sha256.update(example['stored'])
 
   def close(self) -> None:
     self._writer.close()
@@ -133,12 +141,17 @@ class _RawWriter:
     self._array = np.lib.format.open_memmap(
       path, 'w+', np.uint8, (count, size, size, 3)
     )
+    self.sha256 = hashlib.sha256()
 
-  def write(self, index: int, example) -> None:
+  def write(self, index: int, example: Example) -> None:
     self._array[index] = example['pixels']
+    self.sha256.update(example['pixels'].tobytes())
 
   def close(self) -> None:
     self._array.flush()
+
+
+_WRITERS = {records.JPEG: _JpegWriter, records.RAW: _RawWriter}
 
 
 def _write_split(
@@ -147,45 +160,60 @@ def _write_split(
   directory: pathlib.Path,
   size: int,
   encoding: str,
-) -> _Statistics:
+) -> tuple[_Statistics, str]:
+  """Writes images and labels; returns their sums and the images' SHA-256."""
   count = source.num_examples[split]
   labels = np.zeros(count, np.int32)
   statistics = _Statistics(size)
   path = records.image_path(directory, split, encoding)
-  writer_type = _JpegWriter if encoding == records.JPEG else _RawWriter
-  writer = writer_type(path, count, size)
+  writer = _WRITERS[encoding](path, count, size)
+  for index, example in enumerate(_stored_forms(source, split, size, encoding)):
+    writer.write(index, example)
+    labels[index] = example['label']
+    statistics.add(example['pixels'], example['products'])
+  writer.close()
+  np.save(directory / f'{split}_labels.npy', labels)
+  return statistics, writer.sha256.hexdigest()
+
+
+def _stored_forms(
+  source: sources.Source, split: str, size: int, encoding: str
+) -> Iterator[Example]:
+  """Yields a split's examples in order, behind a progress bar.
+
+  Raises:
+    UserError: naming the image that fails, or where some are missing.
+  """
   dataset = source.examples(split).map(
     lambda example: _stored_form(example, size, encoding),
     num_parallel_calls=tf.data.AUTOTUNE,
     deterministic=True,
   )
-  progress = tqdm.tqdm(
-    total=count, desc=f'prepare {source.name} {split}', unit='image'
-  )
-  index = 0
-  with progress:
-    iterator = dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
-    while (example := _next(iterator, source, split, index)) is not None:
-      writer.write(index, example)
-      labels[index] = example['label']
-      statistics.add(example['pixels'], example['products'])
-      index += 1
-      progress.update()
-  writer.close()
-  np.save(directory / f'{split}_labels.npy', labels)
-  return statistics
+  iterator = dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+  indices = range(source.num_examples[split])
+  label = f'prepare {source.name} {split}'
+  for index in tqdm.tqdm(indices, desc=label, unit='image'):
+    try:
+      example = next(iterator, None)
+    except tf.errors.OpError as error:
+      raise errors.UserError(
+        f'{_example_name(source, split, index)} cannot be read as an image; '
+        'replace or remove the file and prepare again.'
+      ) from error
+    if example is None:
+      raise errors.UserError(
+        f'data.name={source.name!r} ends after {index} images of {split} '
+        f'instead of {len(indices)}; let TFDS build it again.'
+      )
+    yield example
 
 
-def _next(iterator, source: sources.Source, split: str, index: int):
-  """The next example, None at the end; names the image that fails."""
+def _example_name(source: sources.Source, split: str, index: int) -> str:
+  rest = source.examples(split).skip(index).as_numpy_iterator()
   try:
-    return next(iterator, None)
-  except tf.errors.InvalidArgumentError as error:
-    example = next(source.examples(split).skip(index).as_numpy_iterator())
-    raise errors.UserError(
-      f'{example["name"].decode()} cannot be decoded as an image; replace or '
-      'remove the file and prepare again.'
-    ) from error
+    return next(rest)['name'].decode()
+  except tf.errors.OpError as error:  # the message of a read names its file
+    return errors.first_line(error)
 
 
 def prepare(
@@ -207,27 +235,36 @@ def prepare(
       under 64 pixels, which are kept exactly.
 
   Raises:
-    UserError: where an image cannot be decoded.
+    UserError: where an image cannot be read, or the place is taken.
   """
   size = min(image_size, source.native_size or image_size)
   encoding = encoding or (records.RAW if size < 64 else records.JPEG)
-  final = pathlib.Path(data_dir) / sources.directory_name(source.name)
+  final = pathlib.Path(data_dir).expanduser() / sources.directory_name(
+    source.name
+  )
   partial = final.with_name(final.name + '.partial')
+  if final.exists():
+    raise errors.UserError(
+      f'{final} exists but holds no prepared set; remove it, or give another '
+      'data.dir.'
+    )
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir(parents=True)
+  written = {}
   try:
-    statistics = _write_split(source, 'train', partial, size, encoding)
-    _write_split(source, 'validation', partial, size, encoding)
+    for split in ('train', 'validation'):
+      written[split] = _write_split(source, split, partial, size, encoding)
   except errors.UserError:
     shutil.rmtree(partial)
     raise
-  np.savez(partial / 'statistics.npz', **statistics.result())
+  np.savez(partial / 'statistics.npz', **written['train'][0].result())
   (partial / 'class_names.txt').write_text('\n'.join(source.class_names) + '\n')
   info = {
     'source': source.name,
     'image_size': size,
     'encoding': encoding,
     'splits': source.num_examples,
+    'sha256': {split: digest for split, (_, digest) in written.items()},
   }
   (partial / 'info.json').write_text(json.dumps(info, indent=2) + '\n')
   os.rename(partial, final)
@@ -256,16 +293,31 @@ def open_or_prepare(data: ml_collections.ConfigDict) -> records.PreparedSet:
 def _prepare_small(data: ml_collections.ConfigDict) -> records.PreparedSet:
   if data.name == sources.IMAGENET:
     raise errors.UserError(
-      sources.imagenet_instructions(data.dir, data.manual_dir)
+      f'data.name={data.name!r} is not prepared in {data.dir}: '
+      f'{sources.imagenet_instructions(data.manual_dir or "tars/")}; then run '
+      f'`{_command(data)}`.'
     )
   source = sources.open_source(data.name, data.tfds_dir, data.manual_dir)
   if not source.is_small:
     raise errors.UserError(
-      f'data.name={data.name!r} is not prepared in {data.dir}: run `python '
-      f'-m alexnet_jax.data.prepare --source={data.name} '
-      f'--data_dir={data.dir}` first.'
+      f'data.name={data.name!r} is not prepared in {data.dir} and has more '
+      f'images than a run prepares by itself: run `{_command(data)}` first.'
     )
   return prepare(source, data.dir, data.image_size)
+
+
+def _command(data: ml_collections.ConfigDict) -> str:
+  """The command that prepares what `config.data` names."""
+  manual_dir = 'tars/' if data.name == sources.IMAGENET else ''
+  options = {
+    'source': data.name,
+    'data_dir': data.dir,
+    'tfds_dir': data.tfds_dir,
+    'manual_dir': data.manual_dir or manual_dir,
+    'image_size': '' if data.image_size == IMAGE_SIZE else data.image_size,
+  }
+  given = [f'--{name}={value}' for name, value in options.items() if value]
+  return shlex.join(['python', '-m', 'alexnet_jax.data.prepare', *given])
 
 
 def _parse_args() -> argparse.Namespace:
@@ -277,9 +329,19 @@ def _parse_args() -> argparse.Namespace:
   parser.add_argument('--data_dir', default='data/', help='root of the result')
   parser.add_argument('--tfds_dir', default='', help="TFDS's own directory")
   parser.add_argument('--manual_dir', default='', help='the ILSVRC tars')
-  parser.add_argument('--image_size', type=int, default=IMAGE_SIZE)
-  parser.add_argument('--encoding', default='', choices=['', 'jpeg', 'raw'])
+  parser.add_argument('--image_size', type=int, help='default: 256')
+  parser.add_argument('--encoding', choices=list(_WRITERS))
   return parser.parse_args()
+
+
+def _check_same(prepared: records.PreparedSet, given: dict) -> None:
+  """Raises UserError where a set is there, but not as asked for."""
+  for name, value in given.items():
+    if value not in (None, prepared.info[name]):
+      raise errors.UserError(
+        f'--{name}={value} but {prepared.directory} was prepared with '
+        f'{prepared.info[name]}; give another data_dir.'
+      )
 
 
 def main() -> None:
@@ -290,11 +352,18 @@ def main() -> None:
     prepared = records.open_prepared(args.data_dir, args.source)
     if prepared is None:
       source = sources.open_source(args.source, args.tfds_dir, args.manual_dir)
-      prepared = prepare(source, args.data_dir, args.image_size, args.encoding)
+      size = args.image_size or IMAGE_SIZE
+      prepared = prepare(source, args.data_dir, size, args.encoding or '')
+    else:
+      asked = {'image_size': args.image_size, 'encoding': args.encoding}
+      _check_same(prepared, asked)
   except errors.UserError as error:
     sys.exit(f'error: {error}')
   counts = prepared.info['splits']
-  print(f'{prepared.directory}: {counts["train"]} + {counts["validation"]}')
+  print(
+    f'{prepared.directory}: {counts["train"]:,} + {counts["validation"]:,} '
+    f'images of {prepared.image_size} pixels, {prepared.info["encoding"]}'
+  )
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Prepared sets on disk: one directory each, complete or absent.
 
-info.json         source, image size, encoding, counts
+info.json         source, image size, encoding, counts, digests
 class_names.txt   one a line, by label
 statistics.npz    of the training pixels: mean_image [S, S, 3], 0-255, and
                   rgb_covariance [3, 3] on that scale, both float64
@@ -128,7 +128,7 @@ class Split:
 
 def open_prepared(data_dir: str, name: str) -> PreparedSet | None:
   """Opens the prepared set of source `name`, or returns None."""
-  directory = pathlib.Path(data_dir) / sources.directory_name(name)
+  directory = pathlib.Path(data_dir).expanduser() / sources.directory_name(name)
   path = directory / 'info.json'
   if not path.is_file():
     return None

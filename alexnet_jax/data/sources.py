@@ -194,10 +194,15 @@ def _folder_source(name: str) -> Source:
 def _builder(name: str, tfds_dir: str) -> tfds.core.DatasetBuilder:
   try:
     return tfds.builder(name, data_dir=tfds_dir or None)
-  except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+  except (
+    tfds.core.DatasetNotFoundError,
+    ValueError,
+    AssertionError,
+    ImportError,
+  ) as error:
     raise errors.UserError(
       f'data.name={name!r} is no data set that TFDS knows '
-      f'({str(error).splitlines()[0]}); give a TFDS name, folder=PATH, or '
+      f'({errors.first_line(error)}); give a TFDS name, folder=PATH, or '
       'shapes.'
     ) from error
 
@@ -279,14 +284,15 @@ def _build(
   except (OSError, AssertionError) as error:
     raise errors.UserError(
       f'data.name={name!r} could not be downloaded '
-      f'({str(error).splitlines()[0][:200]}); let TFDS prepare it where there '
+      f'({errors.first_line(error)}); let TFDS prepare it where there '
       'is a network, and give its directory as data.tfds_dir.'
     ) from error
 
 
 def _check_tars(manual_dir: str) -> None:
-  missing = [t for t in _TARS if not (pathlib.Path(manual_dir) / t).is_file()]
-  if not manual_dir or missing:
+  directory = pathlib.Path(manual_dir or '/nowhere')
+  missing = [tar for tar in _TARS if not (directory / tar).is_file()]
+  if missing:
     raise errors.UserError(
       f'{" and ".join(missing)} not found in --manual_dir={manual_dir}; '
       f'{_WHERE_TO_GET_TARS}.'
@@ -299,11 +305,6 @@ _WHERE_TO_GET_TARS = (
 )
 
 
-def imagenet_instructions(data_dir: str, manual_dir: str) -> str:
-  """What to get, where to put it and what to run, for imagenet2012."""
-  place = manual_dir or 'tars/'
-  return (
-    f'data.name={IMAGENET!r} is not prepared in {data_dir}: for {place} '
-    f'{_WHERE_TO_GET_TARS}; then run `python -m alexnet_jax.data.prepare '
-    f'--source={IMAGENET} --data_dir={data_dir} --manual_dir={place}`.'
-  )
+def imagenet_instructions(manual_dir: str) -> str:
+  """What to get for imagenet2012 and where to put it."""
+  return f'for --manual_dir={manual_dir}, {_WHERE_TO_GET_TARS}'
