@@ -9,7 +9,7 @@ have their own rate and no decay (CHM weights.cu, CC1 LayerParams).
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any
 
@@ -119,8 +119,7 @@ def create_rates_fn(
   schedule, optimizer = config.schedule, config.optimizer
 
   def drops(pairs) -> optax.Schedule:
-    steps = {steps_of_epoch(epoch): factor for epoch, factor in pairs}
-    return optax.piecewise_constant_schedule(1.0, steps)
+    return _piecewise((steps_of_epoch(epoch), f) for epoch, f in pairs)
 
   weight_drops, bias_drops = _base_schedules(schedule, drops, num_steps)
   layer_drops = {name: drops(p) for name, p in schedule.layer_drops.items()}
@@ -140,6 +139,14 @@ def create_rates_fn(
   return rates
 
 
+def _piecewise(pairs: Iterable[tuple[int, float]]) -> optax.Schedule:
+  """1 until the first step, then times each factor from its step on."""
+  factors = {}
+  for step, factor in pairs:  # several may fall on one step of a short run
+    factors[step] = factors.get(step, 1.0) * factor
+  return optax.piecewise_constant_schedule(1.0, factors)
+
+
 def _base_schedules(
   schedule: ml_collections.ConfigDict, drops: Callable, num_steps: int
 ) -> tuple[optax.Schedule, optax.Schedule]:
@@ -152,8 +159,8 @@ def _base_schedules(
     quarters = [-(-num_steps * i // 4) for i in (1, 2, 3)]
     factor = schedule.total_factor ** (-1 / 3)
     return (
-      optax.piecewise_constant_schedule(1.0, dict.fromkeys(quarters, factor)),
-      optax.piecewise_constant_schedule(1.0, {quarters[1]: 0.1}),
+      _piecewise((step, factor) for step in quarters),
+      _piecewise([(quarters[1], 0.1)]),
     )
   raise errors.UserError(
     f'schedule.name={schedule.name!r} does not exist: choose from epochs, '
@@ -169,7 +176,7 @@ class Plateau:
   are not below best - min_delta the rate drops, three times; then the run ends.
 
   Attributes:
-    best: lowest validation top-1 error so far.
+    best: the validation top-1 error that the next must improve on.
     waited: evaluations since then, or since the last drop.
     drops: how often the rate was divided by 10; more than `MAX_DROPS` ends
       the run.

@@ -61,7 +61,10 @@ def create_train_state(config: ml_collections.ConfigDict) -> TrainState:
 
   It depends on `config.seed`, and on no device layout.
   """
-  return jax.device_get(jax.jit(functools.partial(_initial_state, config))())
+  create = jax.jit(functools.partial(_initial_state, config))
+  # Runs once: compiling its samplers well would take longer than running them.
+  options = {'xla_backend_optimization_level': 0}
+  return jax.device_get(create.lower().compile(compiler_options=options)())
 
 
 def abstract_train_state(config: ml_collections.ConfigDict) -> TrainState:

@@ -198,7 +198,7 @@ def for_data(config: ml_collections.ConfigDict, name: str) -> None:
   config.data.image_size = size
   config.data.crop_size = size * 7 // 8
   config.model.num_classes = num_classes
-  if size < 64 and config.model.conv1.stride > 1:
+  if size <= 64 and config.model.conv1.stride > 1:
     config.model.conv1.update({'kernel': 5, 'stride': 1, 'padding': (2, 2)})
 
 

@@ -24,8 +24,10 @@ def get_config(data: str = 'shapes') -> ml_collections.ConfigDict:
   model.init = 'he'
   config.data.scale = 64.0
   config.batch_size = 64
-  config.num_epochs = 12.0
+  config.num_epochs = 20.0
   config.log_every_steps = 25
+  config.optimizer.learning_rate = 0.02
+  config.optimizer.bias_learning_rate = 0.02
   config.schedule.name = 'epochs'
-  config.schedule.drops = ((8, 0.1), (11, 0.1))
+  config.schedule.drops = ((15, 0.1), (19, 0.1))
   return config

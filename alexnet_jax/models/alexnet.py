@@ -43,7 +43,7 @@ def layer_table(
   """The rows of the network in order, without what `model.omit` names.
 
   An omitted layer hands its `gather` on to the next one, so that towers meet
-  as often as before.
+  as often as before; what its row has in `after` goes with it.
 
   Raises:
     UserError: where a name in `omit` or in a row's `after` does not exist.
@@ -135,7 +135,7 @@ class AlexNet(nn.Module):
       return [nn.Dense(classes, dtype=flat.dtype, name=name, **init)(flat)]
     if row.kind == 'dense':
       return layers.TowerDense(row.features, **init, name=name)(x)
-    _check_size(name, row, x[0])
+    _check_side(x[0], row.kernel - sum(row.padding), f'model.{name}.kernel')
     layer = {'conv': layers.TowerConv, 'local': layers.TowerLocal}[row.kind]
     return layer(
       row.features,
@@ -177,7 +177,7 @@ class AlexNet(nn.Module):
         layers.spatial_response_norm, **model.spatial_norm
       )
     kind = operation.removesuffix('_pool')
-    return functools.partial(layers.pool, kind=kind, **model.pool)
+    return functools.partial(_checked_pool, pool=model.pool, kind=kind)
 
 
 # Leading axes of kernels that are no receptive field: towers, positions.
@@ -194,13 +194,18 @@ def _kernel_init(
   )
 
 
-def _check_size(
-  name: str, row: ml_collections.ConfigDict, x: jax.Array
-) -> None:
+def _checked_pool(x: jax.Array, pool: ml_collections.ConfigDict, kind: str):
+  # With `ceil`, a window that hangs over the edge by less than a stride counts.
+  overhang = pool.stride - 1 if pool.ceil else 0
+  _check_side(x, pool.size - overhang, 'model.pool.size')
+  return layers.pool(x, kind, **pool)
+
+
+def _check_side(x: jax.Array, needed: int, field: str) -> None:
   side = min(x.shape[1:3])
-  if side + sum(row.padding) < row.kernel:
+  if side < needed:
     raise errors.UserError(
-      f'data.crop_size is too small for this network: {name} gets maps of '
-      f'{side} pixels for filters of {row.kernel}; give larger images, or '
-      f'a smaller model.{name}.kernel.'
+      f'data.crop_size is too small for this network: {field} needs maps of '
+      f'{needed} pixels and gets {side}; give larger images, or a smaller '
+      f'{field}.'
     )
