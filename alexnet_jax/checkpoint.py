@@ -1,11 +1,12 @@
 """Checkpoints: canonical state through orbax, every leaf under a digest.
 
-A checkpoint holds nothing of the device layout. Beside the state lie its
-leaves' SHA-256 digests, for orbax returns wrong values without a word when a
+A checkpoint holds nothing of the device layout. Beside the state lie
+SHA-256 digests, for orbax returns wrong values without a word when a
 bit of its data file flips.
 """
 
 import hashlib
+import json
 import pathlib
 from typing import Any
 
@@ -34,8 +35,13 @@ def _nest(leaves: dict[str, Any]) -> dict:
   return traverse_util.unflatten_dict(leaves, sep='/')
 
 
-def _digest(leaf: np.ndarray) -> str:
-  return hashlib.sha256(np.ascontiguousarray(leaf).data).hexdigest()
+def _digests(leaves: dict[str, np.ndarray], extra: dict) -> dict[str, str]:
+  digests = {
+    name: hashlib.sha256(np.ascontiguousarray(leaf).data).hexdigest()
+    for name, leaf in leaves.items()
+  }
+  text = json.dumps(extra, sort_keys=True)
+  return digests | {'extra': hashlib.sha256(text.encode()).hexdigest()}
 
 
 class Checkpointer:
@@ -72,13 +78,14 @@ class Checkpointer:
       extra: JSON values that belong to it.
     """
     leaves = _flatten(state)
-    digests = {name: _digest(leaf) for name, leaf in leaves.items()}
     self._manager.save(
       step,
       args=ocp.args.Composite(
         **{
           _STATE: ocp.args.StandardSave(_nest(leaves)),
-          _EXTRA: ocp.args.JsonSave(extra | {'sha256': digests}),
+          _EXTRA: ocp.args.JsonSave(
+            extra | {'sha256': _digests(leaves, extra)}
+          ),
         }
       ),
     )
@@ -103,13 +110,14 @@ class Checkpointer:
       saved = _flatten(self._manager.item_metadata(step)[_STATE].tree)
       _compare(self._directory / str(step), saved, expected)
       leaves, extra = self._read(step, expected)
+      digests = extra.pop('sha256')
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
       raise errors.UserError(
         f'checkpoint {self._directory / str(step)} cannot be read '
         f'({errors.first_line(error)}); delete that directory to go on from an '
         'earlier one.'
       ) from error
-    self._verify(step, leaves, extra.pop('sha256'))
+    self._verify(step, _digests(leaves, extra), digests)
     ordered = [leaves[name] for name in expected]
     return jax.tree.unflatten(jax.tree.structure(like), ordered), extra
 
@@ -135,9 +143,9 @@ class Checkpointer:
       )
     return step or max(steps)
 
-  def _verify(self, step: int, leaves: dict, digests: dict) -> None:
-    for name, leaf in leaves.items():
-      if _digest(leaf) != digests[name]:
+  def _verify(self, step: int, actual: dict, saved: dict) -> None:
+    for name, digest in actual.items():
+      if digest != saved.get(name):
         raise errors.UserError(
           f'checkpoint {self._directory / str(step)} is damaged: {name} is '
           'not what was saved; delete that directory to go on from an earlier '
@@ -155,10 +163,10 @@ class Checkpointer:
 def _compare(path: pathlib.Path, saved: dict, expected: dict) -> None:
   """Names leaves that are missing, extra, or of another shape or type."""
   differences = [
-    f'{name} is missing' for name in sorted(expected - saved.keys())
+    f'{name} is missing' for name in sorted(expected.keys() - saved.keys())
   ]
   differences += [
-    f'{name} is extra' for name in sorted(saved - expected.keys())
+    f'{name} is extra' for name in sorted(saved.keys() - expected.keys())
   ]
   for name in sorted(expected.keys() & saved.keys()):
     there, here = saved[name], expected[name]

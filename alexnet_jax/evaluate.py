@@ -74,7 +74,9 @@ def create_evaluator(
   compiled = plan.compile(
     step, deterministic=config.deterministic, donate=False
   )
-  return Evaluator(plan, compiled, config.batch_size)
+  # The last batch is padded anyway, so any size will do.
+  slice_size = -(-config.batch_size // plan.num_slices)
+  return Evaluator(plan, compiled, slice_size * plan.num_slices)
 
 
 def evaluate_run(
@@ -93,16 +95,14 @@ def evaluate_run(
     UserError: where checkpoint, data and devices do not fit the config.
   """
   validate.check_config(config)
-  plan = parallel.make_plan(
-    config.model.towers, config.num_devices, config.batch_size
-  )
-  prepared = prepare.open_or_prepare(config.data)
-  workdir_lib.check_class_names(workdir, prepared)
+  plan = parallel.make_plan(config.model.towers, config.num_devices)
   process = preprocessing.load(workdir / 'preprocessing.npz')
   with checkpoint.Checkpointer(workdir) as checkpointer:
     like = abstract_train_state(config)
     state, extra = checkpointer.restore(config.eval.step, like)
   process.check_digest(extra['preprocessing'])
+  prepared = prepare.open_or_prepare(config.data)
+  workdir_lib.check_class_names(workdir, prepared)
   params = plan.put_state(state.params, tower_wise(config, state).params)
   evaluator = create_evaluator(config, plan, process)
   values, _ = evaluator(params, prepared, config.eval.split)

@@ -121,12 +121,13 @@ def create_rates_fn(
   def drops(pairs) -> optax.Schedule:
     return _piecewise((steps_of_epoch(epoch), f) for epoch, f in pairs)
 
+  initial_bias_rate = optimizer.learning_rate * optimizer.bias_rate_multiplier
   weight_drops, bias_drops = _base_schedules(schedule, drops, num_steps)
   layer_drops = {name: drops(p) for name, p in schedule.layer_drops.items()}
 
   def rates(step: jax.Array, scale: jax.Array, params: Tree) -> Tree:
     weight_rate = optimizer.learning_rate * weight_drops(step) * scale
-    bias_rate = optimizer.bias_learning_rate * bias_drops(step) * scale
+    bias_rate = initial_bias_rate * bias_drops(step) * scale
 
     def rate(path, _):
       layer, kind = path[0].key, path[1].key
@@ -152,7 +153,9 @@ def _base_schedules(
 ) -> tuple[optax.Schedule, optax.Schedule]:
   """Factors of the weights' and of the biases' rates by step."""
   if schedule.name == 'epochs':
-    return drops(schedule.drops), drops(schedule.bias_drops)
+    alike = schedule.biases_drop_alike
+    bias_pairs = schedule.drops if alike else schedule.bias_drops
+    return drops(schedule.drops), drops(bias_pairs)
   if schedule.name == 'plateau':
     return optax.constant_schedule(1.0), optax.constant_schedule(1.0)
   if schedule.name == 'four_step':

@@ -259,16 +259,15 @@ def _compiler_options(deterministic: bool) -> dict[str, Any]:
   return {name: value for name, value in options.items() if name not in flags}
 
 
-def make_plan(num_towers: int, num_devices: int, batch_size: int) -> Plan:
+def make_plan(num_towers: int, num_devices: int) -> Plan:
   """Chooses how to spread the work.
 
   Args:
     num_towers: T.
     num_devices: how many of the visible devices to use; 0 for all.
-    batch_size: examples of a global batch.
 
   Raises:
-    UserError: where the three do not fit each other.
+    UserError: where the two do not fit each other.
   """
   devices = jax.devices()
   if not 0 <= num_devices <= len(devices):
@@ -284,10 +283,13 @@ def make_plan(num_towers: int, num_devices: int, batch_size: int) -> Plan:
       f'{len(devices)} devices cannot hold model.towers={num_towers} evenly: '
       f'set --config.num_devices to 1 or to a multiple of {num_towers}.'
     )
-  plan = ManyDevices(devices, num_towers)
+  return ManyDevices(devices, num_towers)
+
+
+def check_batch_size(plan: Plan, batch_size: int) -> None:
+  """Raises UserError where a batch does not divide into the plan's slices."""
   if batch_size % plan.num_slices:
     raise errors.UserError(
       f'batch_size={batch_size} does not divide into {plan.num_slices} slices '
-      f'on {len(devices)} devices: give a multiple of {plan.num_slices}.'
+      f'on {plan.num_devices} devices: give a multiple of {plan.num_slices}.'
     )
-  return plan

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable
 
@@ -124,15 +125,17 @@ def train_step(
   updates, opt_state = program.optimizer.update(
     gradients, state.opt_state, state.params, rates=rates
   )
-  norm = optax.tree.norm(gradients) + sums['loss']
-  is_first_bad = plan.any(~jnp.isfinite(norm)) & (state.first_bad_step < 0)
+  is_finite = jnp.isfinite(optax.tree.norm(gradients) + sums['loss'])
+  is_first_bad = plan.any(~is_finite) & (state.first_bad_step < 0)
   state = TrainState(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
     opt_state=opt_state,
     rate_scale=state.rate_scale,
     window=jax.tree.map(jnp.add, state.window, sums),
-    first_bad_step=jnp.where(is_first_bad, state.step, state.first_bad_step),
+    first_bad_step=jnp.where(
+      is_first_bad, state.step + 1, state.first_bad_step
+    ),
   )
   return state, sums
 
@@ -224,14 +227,15 @@ def train_and_evaluate(
   """
   validate.check_config(config)
   workdir = pathlib.Path(workdir).expanduser().resolve()
-  plan = parallel.make_plan(
-    config.model.towers, config.num_devices, config.batch_size
-  )
+  plan = parallel.make_plan(config.model.towers, config.num_devices)
+  parallel.check_batch_size(plan, config.batch_size)
   prepared = prepare.open_or_prepare(config.data)
   _check_num_classes(config.model.num_classes, prepared)
   num_examples = prepared.num_examples('train')
   steps = count_steps(config, num_examples)
-  abstract_train_state(config)  # a network that cannot be built stops here
+  # Mistakes in network and schedule stop here, before anything is written.
+  optim.create_rates_fn(config, steps.of_epoch, steps.total)
+  abstract_train_state(config)
   process = workdir_lib.start(workdir, config, prepared)
   program = create_program(config, plan, process, steps)
   evaluator = create_evaluator(config, plan, process)
@@ -269,10 +273,11 @@ def train_and_evaluate(
     bar.set_description('compile')
 
     for step, batch in enumerate(batches, first_step + 1):
-      state, sums = run_step(state, plan.put_batch(batch))
-      in_flight.append(sums)
-      if len(in_flight) > _STEPS_IN_FLIGHT:
+      batch = plan.put_batch(batch)
+      if len(in_flight) == _STEPS_IN_FLIGHT:
         jax.block_until_ready(in_flight.popleft())
+      state, sums = run_step(state, batch)
+      in_flight.append(sums)
       bar.update()
       if step == first_step + 1:
         bar.set_description('train')
@@ -285,22 +290,23 @@ def train_and_evaluate(
         continue
       epoch = step * config.batch_size / num_examples
       _check_finite(int(plan.get(state.first_bad_step)), checkpointer)
-      if due['log']:
+      if due['eval']:
+        with clock.paused():
+          values, timing = evaluator(state.params, prepared, 'validation')
+        _check_loss(values['loss'], step)
+        writer.write(step, epoch, 'validation', values, timing)
+        bar.write(f'epoch {epoch:.4g}, validation: {_summary(values, timing)}')
+        plateau = _next_plateau(config.schedule, plateau, values)
+        state = _replace(plan, state, rate_scale=jnp.float32(plateau.scale))
+      if due['log'] or plateau.is_over:
         values = metrics.means(plan.get(state.window))
         timing = clock.read()
         writer.write(step, epoch, 'train', values, timing)
         bar.set_postfix_str(_summary(values, timing))
         state = _replace(plan, state, window=metrics.zeros())
         clock.restart()
-      with clock.paused():
-        if due['eval']:
-          split = config.eval.split
-          values, timing = evaluator(state.params, prepared, split)
-          writer.write(step, epoch, split, values, timing)
-          bar.write(f'epoch {epoch:.4g}, {split}: {_summary(values, timing)}')
-          plateau = _next_plateau(config.schedule, plateau, values)
-          state = _replace(plan, state, rate_scale=jnp.float32(plateau.scale))
-        if due['checkpoint'] or plateau.is_over:
+      if due['checkpoint'] or plateau.is_over:
+        with clock.paused():
           extra = _checkpoint_extra(process, plateau)
           canonical = plan.get_state(state, program.tower_wise)
           checkpointer.save(step, canonical, extra)
@@ -366,6 +372,14 @@ def _check_finite(
       f'loss or gradient norm of step {first_bad_step} was not finite (newest '
       f'checkpoint: step {checkpointer.latest_step()}); start a new workdir '
       'with a lower optimizer.learning_rate.'
+    )
+
+
+def _check_loss(loss: float, step: int) -> None:
+  if not math.isfinite(loss):
+    raise errors.UserError(
+      f'validation loss after step {step} is {loss}; start a new workdir with '
+      'a lower optimizer.learning_rate.'
     )
 
 

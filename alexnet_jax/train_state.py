@@ -27,8 +27,8 @@ class TrainState:
     opt_state: of the update rule; velocities like `params`.
     rate_scale: the plateau rule's factor of every rate.
     window: sums of training metrics since the last row was logged.
-    first_bad_step: the first step whose loss or gradient norm was not finite;
-      -1 if none.
+    first_bad_step: the first step, counted from 1, whose loss or gradient norm
+      was not finite; -1 if none.
   """
 
   step: Any
@@ -93,9 +93,8 @@ def tower_wise(config: ml_collections.ConfigDict, state: TrainState) -> Tree:
   Returns:
     A TrainState of booleans.
   """
-  head = config.model.layers[-1]
   by_tower = {
-    layer: jax.tree.map(lambda _, flag=layer != head: flag, leaves)
+    layer: dict.fromkeys(leaves, config.model[layer].kind != 'head')
     for layer, leaves in state.params.items()
   }
   velocities = optax.tree_map_params(

@@ -1,5 +1,7 @@
 """Refuses a config that cannot work, before anything is written."""
 
+import math
+
 import ml_collections
 
 from alexnet_jax import errors
@@ -14,32 +16,42 @@ _CHOICES = {
   'eval.split': ('train', 'validation'),
   'schedule.name': ('epochs', 'four_step', 'plateau'),
 }
-_POSITIVE = (
-  'batch_size',
-  'num_epochs',
-  'keep_checkpoints',
-  'data.image_size',
-  'data.crop_size',
-  'data.scale',
-  'model.towers',
-  'model.num_classes',
-)
-
-
-_NOT_NEGATIVE = (
-  'train_steps',
-  *(
-    f'{what}_every_{unit}'
-    for what in ('log', 'eval', 'checkpoint')
-    for unit in ('steps', 'epochs')
-  ),
-)
-
-
-def _get(config: ml_collections.ConfigDict, name: str):
-  for part in name.split('.'):
-    config = config[part]
-  return config
+# Lowest and highest value.
+_RANGES = {
+  'seed': (0, 2**31 - 1),
+  'batch_size': (1, 2**20),
+  'num_epochs': (1e-6, 1e6),
+  'train_steps': (0, 2**31 - 1),
+  'keep_checkpoints': (1, 10**6),
+  'num_devices': (0, 10**6),
+  'data.image_size': (1, 4096),
+  'data.crop_size': (1, 4096),
+  'data.scale': (1e-6, 1e6),
+  'data.color_noise_epochs': (0, 1e6),
+  'model.towers': (1, 64),
+  'model.num_classes': (1, 10**6),
+  'model.keep': (1e-6, 1),
+  'model.pool.size': (1, 4096),
+  'model.pool.stride': (1, 4096),
+  'model.lrn.n': (1, 4096),
+  'model.spatial_norm.size': (1, 4096),
+  'optimizer.learning_rate': (0, math.inf),
+  'optimizer.bias_rate_multiplier': (0, math.inf),
+  'optimizer.momentum': (0, 1),
+  'optimizer.weight_decay': (0, math.inf),
+  'schedule.total_factor': (1, math.inf),
+  'schedule.patience': (1, 10**6),
+  'eval.step': (0, 2**31 - 1),
+} | {
+  f'{what}_every_{unit}': (0, 1e9)
+  for what in ('log', 'eval', 'checkpoint')
+  for unit in ('steps', 'epochs')
+}
+_ROW_RANGES = {
+  'features': (1, 10**6),
+  'kernel': (1, 4096),
+  'stride': (1, 4096),
+}
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
@@ -49,24 +61,68 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     UserError: naming the field, its value and what would do.
   """
   for name, choices in _CHOICES.items():
-    value = _get(config, name)
-    if value not in choices:
-      raise errors.UserError(
-        f'{name}={value!r} does not exist: choose from '
-        f'{", ".join(map(str, choices))}.'
-      )
-  for name in _POSITIVE:
-    value = _get(config, name)
-    if value <= 0:
-      raise errors.UserError(f'{name}={value} must be greater than 0.')
-  for name in _NOT_NEGATIVE:
-    if config[name] < 0:
-      raise errors.UserError(f'{name}={config[name]} must not be negative.')
+    _check_choice(name, _get(config, name), choices)
+  for name, limits in _RANGES.items():
+    _check_range(name, _get(config, name), limits)
   if config.data.crop_size > config.data.image_size:
     raise errors.UserError(
       f'data.crop_size={config.data.crop_size} is larger than '
       f'data.image_size={config.data.image_size}: give a smaller crop.'
     )
-  if not 0 <= config.seed < 2**31:
-    raise errors.UserError(f'seed={config.seed} must be in 0..2^31 - 1.')
-  alexnet.layer_table(config.model)
+  _check_layers(config)
+  _check_drops('schedule.drops', config.schedule.drops)
+  _check_drops('schedule.bias_drops', config.schedule.bias_drops)
+  for name, pairs in config.schedule.layer_drops.items():
+    _check_drops(f'schedule.layer_drops.{name}', pairs)
+
+
+def _get(config: ml_collections.ConfigDict, name: str) -> object:
+  for part in name.split('.'):
+    config = config[part]
+  return config
+
+
+def _check_choice(name: str, value: object, choices: tuple) -> None:
+  if value not in choices:
+    raise errors.UserError(
+      f'{name}={value!r} does not exist: choose from '
+      f'{", ".join(map(str, choices))}.'
+    )
+
+
+def _check_range(name: str, value: float, limits: tuple[float, float]) -> None:
+  low, high = limits
+  if not low <= value <= high:
+    raise errors.UserError(
+      f'{name}={value} is out of range: give a number from {low} to {high}.'
+    )
+
+
+def _check_layers(config: ml_collections.ConfigDict) -> None:
+  for name, row in alexnet.layer_table(config.model).items():
+    for field, limits in _ROW_RANGES.items():
+      if field in row:
+        _check_range(f'model.{name}.{field}', row[field], limits)
+  for group in (
+    'optimizer.rate_multipliers',
+    'optimizer.decay_multipliers',
+    'schedule.layer_drops',
+  ):
+    for name in _get(config, group):
+      if name not in config.model.layers:
+        raise errors.UserError(
+          f'{group} names {name!r}, which is no layer: choose from '
+          f'{", ".join(config.model.layers)}.'
+        )
+
+
+def _check_drops(name: str, pairs: object) -> None:
+  try:
+    fine = all(0 <= epoch < 1e6 and factor >= 0 for epoch, factor in pairs)
+  except (TypeError, ValueError):
+    fine = False
+  if not fine:
+    raise errors.UserError(
+      f'{name}={pairs!r} is no list of pairs (epoch, factor), both at least 0: '
+      'write it as ((25, 0.1), (51, 0.1)).'
+    )

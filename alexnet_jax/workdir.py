@@ -1,6 +1,7 @@
 """What a run keeps in its directory beside checkpoints and metrics.
 
 preprocessing.npz, class_names.txt   written before step 0, never again
+data.json                            which data: the prepared set's info.json
 environment.json                     of the latest start
 config.json                          written last: its presence says that
                                      the directory holds a run
@@ -100,16 +101,27 @@ def start(
     process.save(workdir / 'preprocessing.npz')
     names = '\n'.join(prepared.class_names) + '\n'
     (workdir / 'class_names.txt').write_text(names)
+    _write_json(workdir / 'data.json', prepared.info)
   else:
     _check_same(stored, config)
-  environment = _environment(prepared)
-  (workdir / 'environment.json').write_text(
-    json.dumps(environment, indent=2) + '\n'
-  )
-  new = workdir / 'config.json.new'
-  new.write_text(config.to_json(indent=2) + '\n')
-  os.replace(new, workdir / 'config.json')
+    _check_data(workdir, prepared)
+  _write_json(workdir / 'environment.json', _environment(prepared))
+  _write_json(workdir / 'config.json', json.loads(config.to_json()))
   return preprocessing.load(workdir / 'preprocessing.npz')
+
+
+def _write_json(path: pathlib.Path, value: dict) -> None:
+  new = path.with_suffix('.new')
+  new.write_text(json.dumps(value, indent=2) + '\n')
+  os.replace(new, path)
+
+
+def _check_data(workdir: pathlib.Path, prepared: records.PreparedSet) -> None:
+  if json.loads((workdir / 'data.json').read_text()) != prepared.info:
+    raise errors.UserError(
+      f'{prepared.directory} is not the data that {workdir} was trained on so '
+      'far (see its data.json); give the data.dir of that set.'
+    )
 
 
 def _read_config(workdir: pathlib.Path) -> dict | None:
@@ -136,6 +148,7 @@ def evaluation_config(
       'a run, or train one first.'
     )
   config = ml_collections.ConfigDict(stored)
+  config.num_devices = 0  # those of this machine, not of the run's
   for name, value in overrides.items():
     if name not in _EVALUABLE and not name.startswith('eval.'):
       raise errors.UserError(
@@ -176,11 +189,14 @@ def _environment(prepared: records.PreparedSet) -> dict[str, object]:
 def _git_commit() -> str | None:
   """This code's commit, '+' where files were changed; None outside git."""
   command = ['git', 'describe', '--always', '--abbrev=40', '--dirty=+']
-  result = subprocess.run(
-    command,
-    cwd=pathlib.Path(__file__).parent,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  try:
+    result = subprocess.run(
+      command,
+      cwd=pathlib.Path(__file__).parent,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+  except OSError:  # no git at all
+    return None
   return result.stdout.strip() or None

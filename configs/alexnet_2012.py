@@ -1,8 +1,8 @@
 """AlexNet as the released 2012 source ran it: net #145, the paper's numbers.
 
     python main.py --config=configs/alexnet_2012.py --workdir=runs/alexnet_2012
-    python main.py --workdir=runs/alexnet_2012 --mode=eval \
-        --config.eval.views=10
+    python main.py --mode=eval --workdir=runs/alexnet_2012 \
+        --config=configs/alexnet_2012.py --config.eval.views=10
 
 Expected on ILSVRC-2012 validation with ten views: top-1 error 0.4066, top-5
 error 0.1821 (CHM layer-params-145.cfg; the paper's Table 2 prints 40.7 and
@@ -11,9 +11,10 @@ end by us: no ImageNet at hand.
 
 Unlike the paper's text: LRN1 acts before the ReLU, which follows pool1; a
 spatial norm follows LRN2; LRN's alpha is divided by n; conv3 to conv5 start
-with sigma .03; biases have a rate of .02 that is not lowered; colour noise has
-square roots of eigenvalues and stops late; conv1 is frozen late; the rate
-drops were made by hand, at the epochs below (CHM notes).
+with sigma .03; biases have a rate of .02 that is not lowered with the weights';
+colour noise has square roots of eigenvalues and stops late; conv1, biases too,
+is frozen late; the rate drops were made by hand, at the epochs below (CHM
+notes).
 """
 
 import ml_collections
@@ -30,11 +31,12 @@ def get_config(data: str = 'imagenet2012') -> ml_collections.ConfigDict:
   model.conv5.after = ('max_pool', 'act')
   model.conv3.init_std = model.conv4.init_std = model.conv5.init_std = 0.03
   model.lrn.alpha_over_n = True
-  config.optimizer.bias_learning_rate = 0.02
+  config.optimizer.bias_rate_multiplier = 2.0
   config.data.color_noise = 'source'
   config.data.color_noise_epochs = 67.0
   config.num_epochs = 91.0
   config.schedule.name = 'epochs'
   config.schedule.drops = ((25, 0.1), (51, 0.1), (79, 0.1))
+  config.schedule.biases_drop_alike = False
   config.schedule.layer_drops = {'conv1': ((67, 0.1), (72, 0.0))}
   return config

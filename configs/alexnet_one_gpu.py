@@ -26,7 +26,8 @@ def get_config(data: str = 'imagenet2012') -> ml_collections.ConfigDict:
   config.model.fc7.features = 4096
   config.data.color_noise_epochs = 66.0
   config.num_epochs = 96.0
-  # The notes give no epoch for the drop to 1e-5, which its cfg ended with.
+  # The notes give no epoch for the drop to 1e-5, which its cfg ended with: that
+  # of #145. They freeze conv1 at 72, though the cfg ended with 1e-5 for it.
   config.schedule.drops = ((20, 0.1), (48, 0.1), (79, 0.1))
   config.schedule.layer_drops = {'conv1': ((66, 0.1), (72, 0.0))}
   return config

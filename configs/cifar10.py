@@ -32,7 +32,7 @@ def get_config(data: str = 'cifar10') -> ml_collections.ConfigDict:
   config.model.pool.ceil = True
   config.model.spatial_norm.update({'size': 3, 'scale': 5e-5})
   config.optimizer.learning_rate = 0.001
-  config.optimizer.bias_learning_rate = 0.002
+  config.optimizer.bias_rate_multiplier = 2.0
   config.optimizer.weight_decay = 0.004
   config.optimizer.decay_multipliers.fc10 = 250.0  # a decay of 1
   common.set_multipliers(config)
@@ -41,4 +41,5 @@ def get_config(data: str = 'cifar10') -> ml_collections.ConfigDict:
   config.data.flip = False
   config.num_epochs = 140.0
   config.schedule.drops = ((120, 0.1), (130, 0.1))
+  config.schedule.biases_drop_alike = False  # docs/Methodology.md
   return config

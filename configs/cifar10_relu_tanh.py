@@ -9,7 +9,8 @@ mirror images or decay. Which four-layer net the paper used, with which rates,
 is not known.
 
 Expected: ReLU reaches 25 % training error six times faster than tanh (paper
-section 3.1), each with a rate of its own.
+section 3.1), each with a learning rate of its own, which these two commands do
+not look for.
 """
 
 import ml_collections

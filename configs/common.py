@@ -23,7 +23,8 @@ def base() -> ml_collections.ConfigDict:
   config.num_epochs = 90.0
   # More than 0 overrides num_epochs.
   config.train_steps = 0
-  # More than 0 overrides the epochs; every one happens at the last step too.
+  # Steps of more than 0 override epochs; with both 0, only the last step
+  # counts, which always does.
   config.log_every_steps = 100
   config.log_every_epochs = 1.0
   config.eval_every_steps = 0
@@ -89,7 +90,8 @@ def base() -> ml_collections.ConfigDict:
 
   config.optimizer = ml_collections.ConfigDict()
   config.optimizer.learning_rate = 0.01
-  config.optimizer.bias_learning_rate = 0.01
+  # The biases' rate over the weights'.
+  config.optimizer.bias_rate_multiplier = 1.0
   config.optimizer.momentum = 0.9
   config.optimizer.weight_decay = 0.0005
   # Factors by layer, for weights and biases; a rate of 0 freezes.
@@ -100,10 +102,12 @@ def base() -> ml_collections.ConfigDict:
   config.schedule = ml_collections.ConfigDict()
   # 'epochs', 'four_step' or 'plateau', see alexnet_jax/optim.py.
   config.schedule.name = 'epochs'
-  # 'epochs': pairs (epoch, factor of the rate from there on).
+  # 'epochs': pairs (epoch, factor); from each epoch on, its factor applies too.
   config.schedule.drops = ()
+  # Whether these are the biases' drops as well; if not, bias_drops are.
+  config.schedule.biases_drop_alike = True
   config.schedule.bias_drops = ()
-  # The same by layer, on top, for weights and biases.
+  # Pairs by layer, on top, for weights and biases.
   config.schedule.layer_drops = {}
   # 'four_step': first rate over last.
   config.schedule.total_factor = 250.0
@@ -114,6 +118,7 @@ def base() -> ml_collections.ConfigDict:
   config.eval = ml_collections.ConfigDict()
   # 1 (centre) or 10 (corners and centre, mirrored; softmax averaged).
   config.eval.views = 1
+  # For --mode=eval; in training it is always validation.
   config.eval.split = 'validation'
   # Which checkpoint to evaluate; 0 for the newest.
   config.eval.step = 0

@@ -14,7 +14,7 @@ from configs import alexnet
 
 
 def get_config(data: str = 'shapes') -> ml_collections.ConfigDict:
-  """A quarter of the paper's widths, a schedule of minutes."""
+  """About a third of the paper's widths, a schedule of minutes."""
   config = alexnet.get_config(data)
   model = config.model
   widths = {'conv1': 24, 'conv2': 48, 'conv3': 64, 'conv4': 64, 'conv5': 48}
@@ -24,10 +24,9 @@ def get_config(data: str = 'shapes') -> ml_collections.ConfigDict:
   model.init = 'he'
   config.data.scale = 64.0
   config.batch_size = 64
-  config.num_epochs = 20.0
+  config.num_epochs = 10.0
   config.log_every_steps = 25
   config.optimizer.learning_rate = 0.02
-  config.optimizer.bias_learning_rate = 0.02
   config.schedule.name = 'epochs'
-  config.schedule.drops = ((15, 0.1), (19, 0.1))
+  config.schedule.drops = ((8, 0.1),)
   return config

@@ -7,14 +7,13 @@ pool, 6 pixels a side; 60,965,224 parameters ("60 million", paper section 1).
 """
 
 import functools
-import sys
 
 import jax
 import numpy as np
 from absl import app
 from ml_collections import config_flags
 
-from alexnet_jax import errors, train_state
+from alexnet_jax import command_line, train_state, validate
 from alexnet_jax.models import alexnet
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -66,11 +65,10 @@ def describe(config) -> str:
 
 def main(_) -> None:
   """Prints the table."""
-  try:
+  with command_line.one_sentence():
+    validate.check_config(_CONFIG.value)
     print(describe(_CONFIG.value))
-  except errors.UserError as error:
-    sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=command_line.parse_flags)

@@ -4,6 +4,7 @@ import pytest
 from absl import flags
 
 import main
+from alexnet_jax import command_line
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +19,7 @@ def _message(monkeypatch, *arguments):
   # config_flags finds the fields given on the command line there.
   monkeypatch.setattr('sys.argv', argv)
   with pytest.raises(SystemExit) as caught:
-    main.main(main._parse_flags(argv))
+    main.main(command_line.parse_flags(argv))
   message = str(caught.value)
   assert message.startswith('error: ')
   assert '\n' not in message

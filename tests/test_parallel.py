@@ -66,7 +66,7 @@ def test_state_survives_the_way_to_devices_and_back():
     'step': np.int32(7),
   }
   by_tower = {'tower': True, 'head': False, 'step': False}
-  plan = parallel.make_plan(2, 4, 8)
+  plan = parallel.make_plan(2, 4)
   placed = plan.put_state(state, by_tower)
   # Device d * T + t holds tower t.
   shards = sorted(placed['tower'].addressable_shards, key=lambda s: s.device.id)
@@ -87,4 +87,4 @@ def test_state_survives_the_way_to_devices_and_back():
 )
 def test_counts_that_do_not_fit_are_refused(towers, devices, batch, named):
   with pytest.raises(errors.UserError, match=named):
-    parallel.make_plan(towers, devices, batch)
+    parallel.check_batch_size(parallel.make_plan(towers, devices), batch)

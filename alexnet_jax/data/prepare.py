@@ -17,7 +17,6 @@ import os
 import pathlib
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,7 +27,7 @@ import tqdm
 from absl import logging
 from array_record.python import array_record_module
 
-from alexnet_jax import errors
+from alexnet_jax import command_line, errors
 from alexnet_jax.data import records, sources
 
 IMAGE_SIZE = 256
@@ -337,7 +336,9 @@ def _parse_args() -> argparse.Namespace:
 def _check_same(prepared: records.PreparedSet, given: dict) -> None:
   """Raises UserError where a set is there, but not as asked for."""
   for name, value in given.items():
-    if value not in (None, prepared.info[name]):
+    # Sets of smaller pictures keep their size, whatever was asked for.
+    smaller = name == 'image_size' and value and value > prepared.image_size
+    if value not in (None, prepared.info[name]) and not smaller:
       raise errors.UserError(
         f'--{name}={value} but {prepared.directory} was prepared with '
         f'{prepared.info[name]}; give another data_dir.'
@@ -348,7 +349,7 @@ def main() -> None:
   """Prepares what the command line names."""
   args = _parse_args()
   tf.config.set_visible_devices([], 'GPU')
-  try:
+  with command_line.one_sentence():
     prepared = records.open_prepared(args.data_dir, args.source)
     if prepared is None:
       source = sources.open_source(args.source, args.tfds_dir, args.manual_dir)
@@ -357,8 +358,6 @@ def main() -> None:
     else:
       asked = {'image_size': args.image_size, 'encoding': args.encoding}
       _check_same(prepared, asked)
-  except errors.UserError as error:
-    sys.exit(f'error: {error}')
   counts = prepared.info['splits']
   print(
     f'{prepared.directory}: {counts["train"]:,} + {counts["validation"]:,} '

@@ -92,7 +92,8 @@ def from_statistics(
   eigenvalues, eigenvectors = np.linalg.eigh(statistics['rgb_covariance'])
   return Preprocessing(
     mean_image=statistics['mean_image'].astype(np.float32),
-    eigenvalues=eigenvalues[::-1].astype(np.float32),
+    # Grey pictures have one component; rounding can push others below zero.
+    eigenvalues=np.maximum(eigenvalues[::-1], 0).astype(np.float32),
     eigenvectors=eigenvectors[:, ::-1].astype(np.float32),
     scale=np.float32(data.scale),
     crop_size=np.int32(data.crop_size),

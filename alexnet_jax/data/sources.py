@@ -169,7 +169,8 @@ def _folder_source(name: str) -> Source:
   if strangers:
     raise errors.UserError(
       f'data.name={name}: validation has classes that train lacks '
-      f'({", ".join(sorted(strangers))}); give both the same class folders.'
+      f'({", ".join(sorted(strangers))}); give both the same class folders, '
+      'or more images to classes that have few.'
     )
   label_of = {label: i for i, label in enumerate(class_names)}
 
@@ -229,7 +230,7 @@ def _native_size(info: tfds.core.DatasetInfo) -> int | None:
 def _tfds_source(name: str, tfds_dir: str, manual_dir: str) -> Source:
   builder = _builder(name, tfds_dir)
   label = _label_feature(name, builder.info)
-  if not builder.info.splits:
+  if not builder.is_prepared():
     _build(builder, name, manual_dir)
   held_out = 'validation' if 'validation' in builder.info.splits else 'test'
   tfds_split = {'train': 'train', 'validation': held_out}
@@ -290,8 +291,11 @@ def _build(
 
 
 def _check_tars(manual_dir: str) -> None:
-  directory = pathlib.Path(manual_dir or '/nowhere')
-  missing = [tar for tar in _TARS if not (directory / tar).is_file()]
+  missing = [
+    tar
+    for tar in _TARS
+    if not manual_dir or not (pathlib.Path(manual_dir) / tar).is_file()
+  ]
   if missing:
     raise errors.UserError(
       f'{" and ".join(missing)} not found in --manual_dir={manual_dir}; '

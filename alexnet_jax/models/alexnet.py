@@ -14,6 +14,7 @@ every historical variant is a config. A row has
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -29,6 +30,7 @@ ACTIVATIONS = {
   'sigmoid': nn.sigmoid,
   'linear': lambda x: x,
 }
+KINDS = ('conv', 'local', 'dense', 'head')
 OPERATIONS = ('act', 'lrn', 'spatial_norm', 'max_pool', 'avg_pool', 'dropout')
 
 
@@ -42,8 +44,8 @@ def layer_table(
 ) -> dict[str, ml_collections.ConfigDict]:
   """The rows of the network in order, without what `model.omit` names.
 
-  An omitted layer hands its `gather` on to the next one, so that towers meet
-  as often as before; what its row has in `after` goes with it.
+  An omitted layer hands its `gather` on to the next one and its pools back to
+  the one before, so that towers meet and maps shrink as before.
 
   Raises:
     UserError: where a name in `omit` or in a row's `after` does not exist.
@@ -56,17 +58,30 @@ def layer_table(
         f'this network: choose from {", ".join(model.layers[:-1])}, '
         f'{", ".join(OPERATIONS)}.'
       )
+  _check_layers(model)
   rows, gather = {}, False
   for name in model.layers:
     row = ml_collections.ConfigDict(model[name].to_dict())
     _check_operations(name, row)
     gather = gather or row.gather
-    if name in omit:
-      continue
-    row.gather, gather = gather, False
-    row.after = tuple(op for op in row.after if op not in omit)
-    rows[name] = row
+    after = tuple(op for op in row.after if op not in omit)
+    if name not in omit:
+      rows[name] = row
+      row.gather, row.after, gather = gather, after, False
+    elif rows:
+      pools = tuple(op for op in after if op.endswith('_pool'))
+      rows[next(reversed(rows))].after += pools
   return rows
+
+
+def _check_layers(model: ml_collections.ConfigDict) -> None:
+  for name in model.layers:
+    kind = model.get(name, {}).get('kind')
+    if kind not in KINDS or (kind == 'head') != (name == model.layers[-1]):
+      raise errors.UserError(
+        f'model.layers has {name!r}, whose model.{name}.kind is {kind!r}: give '
+        f'each layer a row of kind {", ".join(KINDS)}, and the head last.'
+      )
 
 
 def _check_operations(name: str, row: ml_collections.ConfigDict) -> None:
@@ -157,9 +172,9 @@ class AlexNet(nn.Module):
     if operation == 'dropout':
       dropout = layers.TowerDropout(self.config.keep, name=f'{name}_dropout')
       return dropout(x, self.towers.ids(), index, train)
-    return [self._elementwise(operation)(tower) for tower in x]
+    return [self._per_tower(operation)(tower) for tower in x]
 
-  def _elementwise(self, operation: str):
+  def _per_tower(self, operation: str) -> Callable[[jax.Array], jax.Array]:
     model = self.config
     if operation == 'act':
       return ACTIVATIONS[model.activation]

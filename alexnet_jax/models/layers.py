@@ -43,7 +43,7 @@ def _window_sum(x: jax.Array, windows: Windows, mirrored: bool) -> jax.Array:
   return x
 
 
-def _power(x: jax.Array, beta: float) -> jax.Array:
+def _inverse_power(x: jax.Array, beta: float) -> jax.Array:
   """x^-beta; a power is slow, and the paper's .75 needs none."""
   if beta == 0.75:
     root = lax.rsqrt(x)
@@ -57,12 +57,12 @@ def _response_norm(
 ) -> jax.Array:
   """x / (k + coefficient * sum of squares over the windows)^beta."""
   squares = _window_sum(x * x, windows, mirrored=False)
-  return x * _power(k + coefficient * squares, beta)
+  return x * _inverse_power(k + coefficient * squares, beta)
 
 
 def _response_norm_forward(x, windows, k, coefficient, beta):
   denominator = k + coefficient * _window_sum(x * x, windows, mirrored=False)
-  return x * _power(denominator, beta), (x, denominator)
+  return x * _inverse_power(denominator, beta), (x, denominator)
 
 
 def _response_norm_backward(windows, k, coefficient, beta, saved, gradient):
@@ -70,7 +70,7 @@ def _response_norm_backward(windows, k, coefficient, beta, saved, gradient):
   # window sums in place of autodiff's chain of slices, pads and powers.
   del k
   x, denominator = saved
-  scaled = gradient * _power(denominator, beta)
+  scaled = gradient * _inverse_power(denominator, beta)
   inner = _window_sum(scaled * x / denominator, windows, mirrored=True)
   return (scaled - 2 * beta * coefficient * x * inner,)
 
