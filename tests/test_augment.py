@@ -129,6 +129,15 @@ def test_principal_components_of_known_pixels(tmp_path):
   assert np.abs(process.eigenvectors.T @ VECTORS).diagonal().min() > 0.99
 
 
+def test_grey_pictures_have_one_component_and_finite_noise(tmp_path):
+  grey = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1))
+  pixels = np.repeat(grey, 3, axis=-1).astype(np.float64)
+  process = _from_pixels(tmp_path, pixels)
+  assert process.eigenvalues[0] == pytest.approx(3 * grey.var(), rel=1e-6)
+  assert (process.eigenvalues[1:] >= 0).all()
+  assert np.isfinite(_noise(np.arange(20), 'source', process)).all()
+
+
 # An image of 8 has its centre at 1 for crops of 6 and 5, like the centre view.
 @pytest.mark.parametrize('crop_size', [6, 5, 8])
 def test_the_centre_of_the_mean_image_is_subtracted(tmp_path, crop_size):

@@ -1,5 +1,9 @@
 """What a user may type wrong ends in one sentence."""
 
+import pathlib
+import re
+import shlex
+
 import pytest
 from absl import flags
 
@@ -12,6 +16,10 @@ def _fresh_flags():
   flags.FLAGS.unparse_flags()
   for name in ('config', 'workdir', 'mode'):
     flags.FLAGS[name].unparse()
+  # Each parse defines flags for the fields that it was given.
+  for name in list(flags.FLAGS):
+    if name.startswith('config.'):
+      delattr(flags.FLAGS, name)
 
 
 def _message(monkeypatch, *arguments):
@@ -72,3 +80,20 @@ def test_missing_imagenet_says_what_to_get_and_where(monkeypatch, tmp_path):
   ):
     assert part in message
   assert not (tmp_path / 'run').exists()
+
+
+def _documented_commands():
+  root = pathlib.Path(__file__).parent.parent
+  texts = [(root / 'README.md').read_text()]
+  texts += [path.read_text() for path in root.glob('configs/*.py')]
+  texts += [path.read_text() for path in root.glob('*.py')]
+  joined = '\n'.join(texts).replace('\\\n', ' ')
+  commands = re.findall(r'^ *python main\.py (--.*)$', joined, re.MULTILINE)
+  return sorted({c for c in commands if '/my/' not in c})
+
+
+@pytest.mark.parametrize('command', _documented_commands())
+def test_documented_commands_parse(monkeypatch, command):
+  argv = ['main.py', *shlex.split(command)]
+  monkeypatch.setattr('sys.argv', argv)
+  assert command_line.parse_flags(argv) == ['main.py']

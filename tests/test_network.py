@@ -50,7 +50,7 @@ def output_sides(config):
   return [
     towers[0].shape[1]
     for name in config.model.layers
-    if name.startswith('conv')
+    if name.startswith('conv') and name in outputs
     for towers in (outputs[name]['__call__'][0], outputs[f'{name}_output'][0])
   ]
 
@@ -133,12 +133,22 @@ def test_an_omitted_layer_hands_its_gather_on():
   assert params['conv5']['kernel'].shape == (2, 3, 3, 192, 128)
 
 
+def test_an_omitted_layer_leaves_its_pool():
+  config = alexnet.get_config()
+  config.model.omit = 'conv5'
+  assert output_sides(config)[-2:] == [13, 6]  # conv4's maps, then pool3
+  params = train_state.abstract_train_state(config).params
+  assert params['fc6']['kernel'].shape == (2, 6 * 6 * 384, 2048)
+
+
 @pytest.mark.parametrize(
   'field, value, message',
   [
     ('omit', 'lrn,conv9', 'conv9'),
     ('omit', 'fc8', 'fc8'),
     ('conv2.after', ('act', 'pool'), "model.conv2.after names 'pool'"),
+    ('layers', ('conv1', 'conv9', 'fc8'), "'conv9'"),
+    ('layers', ('conv1', 'fc8', 'fc7'), "'fc8'"),
   ],
 )
 def test_unknown_names_end_in_a_sentence(field, value, message):

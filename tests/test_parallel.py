@@ -49,7 +49,8 @@ def test_checkpoint_of_two_devices_evaluates_the_same_on_others(tmp_path):
   _train(tiny.get_config(str(tmp_path)), workdir, 2)
   expected = _rows(workdir, 'validation')[-1]
   for n in (1, 4):
-    overrides = {'num_devices': n, 'batch_size': 8}
+    # 9 does not divide by the two slices of four devices.
+    overrides = {'num_devices': n, 'batch_size': 9}
     config = workdir_lib.evaluation_config(workdir, overrides)
     result = evaluate.evaluate_run(config, workdir)
     assert result['examples'] == tiny.COUNTS['validation']

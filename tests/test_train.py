@@ -227,6 +227,16 @@ def test_a_resumed_run_refuses_another_config(data_dir, tmp_path):
   assert 'eval_every_steps' not in str(caught.value)
 
 
+def test_a_resumed_run_refuses_other_data(data_dir, tmp_path):
+  config = tiny.get_config(data_dir)
+  config.train_steps = 1
+  train.train_and_evaluate(config, tmp_path / 'run')
+  other = tiny.prepare_tiny(tmp_path / 'other', first_image=1)
+  config.data.dir = str(other.directory.parent)
+  with pytest.raises(errors.UserError, match='data.json'):
+    train.train_and_evaluate(config, tmp_path / 'run')
+
+
 def test_evaluation_refuses_what_the_run_has_settled(data_dir, tmp_path):
   with pytest.raises(errors.UserError, match='holds no run'):
     workdir_lib.evaluation_config(tmp_path, {})

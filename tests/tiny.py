@@ -22,12 +22,13 @@ def _image(split: str, index: int) -> tuple[bytes, int]:
   return tf.io.encode_png(image.astype(np.uint8)).numpy(), index % 3
 
 
-def prepare_tiny(data_dir) -> records.PreparedSet:
+def prepare_tiny(data_dir, first_image: int = 0) -> records.PreparedSet:
   """Prepares the set under `data_dir`, with raw images."""
 
   def examples(split: str) -> tf.data.Dataset:
     images, labels = zip(
-      *(_image(split, i) for i in range(COUNTS[split])), strict=True
+      *(_image(split, first_image + i) for i in range(COUNTS[split])),
+      strict=True,
     )
     return tf.data.Dataset.from_tensor_slices(
       {
