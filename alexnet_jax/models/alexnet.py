@@ -34,11 +34,6 @@ KINDS = ('conv', 'local', 'dense', 'head')
 OPERATIONS = ('act', 'lrn', 'spatial_norm', 'max_pool', 'avg_pool', 'dropout')
 
 
-def omitted(model: ml_collections.ConfigDict) -> tuple[str, ...]:
-  """Names in `model.omit`: layers and operations that this run leaves out."""
-  return tuple(name for name in model.omit.split(',') if name)
-
-
 def layer_table(
   model: ml_collections.ConfigDict,
 ) -> dict[str, ml_collections.ConfigDict]:
@@ -48,49 +43,50 @@ def layer_table(
   the one before, so that towers meet and maps shrink as before.
 
   Raises:
-    UserError: where a name in `omit` or in a row's `after` does not exist.
+    UserError: where the table or `omit` names what does not exist.
   """
-  omit = omitted(model)
-  for name in omit:
-    if name not in (*model.layers[:-1], *OPERATIONS):
-      raise errors.UserError(
-        f'model.omit names {name!r}, which is no layer and no operation of '
-        f'this network: choose from {", ".join(model.layers[:-1])}, '
-        f'{", ".join(OPERATIONS)}.'
-      )
-  _check_layers(model)
+  omit = [name for name in model.omit.split(',') if name]
+  _check_omit(omit, model)
+  _check_rows(model)
   rows, gather = {}, False
   for name in model.layers:
     row = ml_collections.ConfigDict(model[name].to_dict())
-    _check_operations(name, row)
-    gather = gather or row.gather
-    after = tuple(op for op in row.after if op not in omit)
+    row.after = tuple(op for op in row.after if op not in omit)
+    row.gather = row.gather or gather
+    gather = row.gather and name in omit
     if name not in omit:
       rows[name] = row
-      row.gather, row.after, gather = gather, after, False
     elif rows:
-      pools = tuple(op for op in after if op.endswith('_pool'))
+      pools = tuple(op for op in row.after if op.endswith('_pool'))
       rows[next(reversed(rows))].after += pools
   return rows
 
 
-def _check_layers(model: ml_collections.ConfigDict) -> None:
-  for name in model.layers:
-    kind = model.get(name, {}).get('kind')
+def _check_omit(omit: list[str], model: ml_collections.ConfigDict) -> None:
+  known = (*model.layers[:-1], *OPERATIONS)
+  for name in omit:
+    if name not in known:
+      raise errors.UserError(
+        f'model.omit names {name!r}, which this network can not leave out: '
+        f'choose from {", ".join(known)}.'
+      )
+
+
+def _check_rows(model: ml_collections.ConfigDict) -> None:
+  for name in model.layers or ('',):
+    row = model.get(name, {})
+    kind = row.get('kind')
     if kind not in KINDS or (kind == 'head') != (name == model.layers[-1]):
       raise errors.UserError(
         f'model.layers has {name!r}, whose model.{name}.kind is {kind!r}: give '
         f'each layer a row of kind {", ".join(KINDS)}, and the head last.'
       )
-
-
-def _check_operations(name: str, row: ml_collections.ConfigDict) -> None:
-  for operation in row.after:
-    if operation not in OPERATIONS:
-      raise errors.UserError(
-        f'model.{name}.after names {operation!r}: choose from '
-        f'{", ".join(OPERATIONS)}.'
-      )
+    for operation in row.after:
+      if operation not in OPERATIONS:
+        raise errors.UserError(
+          f'model.{name}.after names {operation!r}: choose from '
+          f'{", ".join(OPERATIONS)}.'
+        )
 
 
 class AlexNet(nn.Module):
