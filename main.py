@@ -1,4 +1,4 @@
-"""Trains an AlexNet, or evaluates one of its checkpoints.
+r"""Trains an AlexNet, or evaluates one of its checkpoints.
 
     python main.py --config=configs/alexnet.py --workdir=runs/alexnet
     python main.py --mode=eval --workdir=runs/alexnet \

@@ -1,4 +1,4 @@
-"""AlexNet as the released 2012 source ran it: net #145, the paper's numbers.
+r"""AlexNet as the released 2012 source ran it: net #145, the paper's numbers.
 
     python main.py --config=configs/alexnet_2012.py --workdir=runs/alexnet_2012
     python main.py --mode=eval --workdir=runs/alexnet_2012 \

@@ -1,4 +1,4 @@
-"""LRN on CIFAR-10 (the paper's section 3.3, footnote 3): with and without.
+r"""LRN on CIFAR-10 (the paper's section 3.3, footnote 3): with and without.
 
     python main.py --config=configs/cifar10_lrn.py --workdir=runs/lrn
     python main.py --config=configs/cifar10_lrn.py --workdir=runs/no_lrn \

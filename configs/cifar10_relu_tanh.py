@@ -1,4 +1,4 @@
-"""The paper's Figure 1: a four-layer net on CIFAR-10, ReLU or tanh.
+r"""The paper's Figure 1: a four-layer net on CIFAR-10, ReLU or tanh.
 
     python main.py --config=configs/cifar10_relu_tanh.py --workdir=runs/relu
     python main.py --config=configs/cifar10_relu_tanh.py --workdir=runs/tanh \

