@@ -62,8 +62,9 @@ def create_train_state(config: ml_collections.ConfigDict) -> TrainState:
   It depends on `config.seed`, and on no device layout.
   """
   create = jax.jit(functools.partial(_initial_state, config))
-  # Runs once: compiling its samplers well would take longer than running them.
-  options = {'xla_backend_optimization_level': 0}
+  # Runs once: on CPUs, compiling its many samplers well takes longer than that.
+  on_cpu = jax.default_backend() == 'cpu'
+  options = {'xla_backend_optimization_level': 0} if on_cpu else {}
   return jax.device_get(create.lower().compile(compiler_options=options)())
 
 
