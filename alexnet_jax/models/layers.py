@@ -56,8 +56,7 @@ def _response_norm(
   x: jax.Array, windows: Windows, k: float, coefficient: float, beta: float
 ) -> jax.Array:
   """x / (k + coefficient * sum of squares over the windows)^beta."""
-  squares = _window_sum(x * x, windows, mirrored=False)
-  return x * _inverse_power(k + coefficient * squares, beta)
+  return _response_norm_forward(x, windows, k, coefficient, beta)[0]
 
 
 def _response_norm_forward(x, windows, k, coefficient, beta):
