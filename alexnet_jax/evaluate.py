@@ -31,11 +31,13 @@ class Evaluator:
     plan: how the work is spread.
     step: the compiled `eval_step`, of (params, batch).
     batch_size: examples of a global batch.
+    workers: threads that read; 0 for one a core.
   """
 
   plan: parallel.Plan
   step: Callable[..., metrics.Sums]
   batch_size: int
+  workers: int
 
   def __call__(
     self, params, prepared: records.PreparedSet, split: str
@@ -52,7 +54,13 @@ class Evaluator:
       the time it took.
     """
     began = time.perf_counter()
-    batches = pipeline.eval_batches(prepared, split, self.batch_size)
+    batches = pipeline.eval_batches(
+      prepared,
+      split,
+      self.batch_size,
+      share=self.plan.share(self.batch_size),
+      workers=self.workers,
+    )
     count = prepared.num_examples(split)
     totals = dict.fromkeys(metrics.NAMES, np.float64(0))
     for batch in _progress(batches, -(-count // self.batch_size), split):
@@ -75,8 +83,8 @@ def create_evaluator(
     step, deterministic=config.deterministic, donate=False
   )
   # The last batch is padded anyway, so any size will do.
-  slice_size = -(-config.batch_size // plan.num_slices)
-  return Evaluator(plan, compiled, slice_size * plan.num_slices)
+  batch_size = -(-config.batch_size // plan.num_slices) * plan.num_slices
+  return Evaluator(plan, compiled, batch_size, config.data.workers)
 
 
 def evaluate_run(

@@ -109,6 +109,10 @@ class OneDevice:
     del tower_wise
     return jax.tree.map(lambda x: np.array(jax.device_get(x)), state)
 
+  def share(self, batch_size: int) -> slice:
+    """The examples of a global batch that this process's devices need."""
+    return slice(0, batch_size)
+
   def put_batch(self, batch: Tree) -> Tree:
     """Host arrays [B, ...] -> device."""
     return jax.device_put(batch, self._device)
@@ -192,13 +196,34 @@ class ManyDevices:
 
     return jax.tree.map(get, state, tower_wise)
 
+  @property
+  def _own_slices(self) -> range:
+    """The slices that this process's devices work on."""
+    own = [
+      number // self.towers.count
+      for number, device in enumerate(self._devices)
+      if device.process_index == jax.process_index()
+    ]
+    return range(own[0], own[-1] + 1)
+
+  def share(self, batch_size: int) -> slice:
+    """The examples of a global batch that this process's devices need."""
+    size, own = batch_size // self.num_slices, self._own_slices
+    return slice(own.start * size, own.stop * size)
+
   def put_batch(self, batch: Tree) -> Tree:
-    """Host arrays [B, ...] -> devices [T * D, B / D, ...]."""
+    """This process's share of [B, ...] -> devices [T * D, B / D, ...]."""
+    own = self._own_slices
 
     def put(x: np.ndarray) -> jax.Array:
-      slices = x.reshape(self.num_slices, -1, *x.shape[1:])
-      copies = np.repeat(slices, self.towers.count, axis=0)
-      return jax.device_put(copies, self._sharding)
+      slices = x.reshape(len(own), -1, *x.shape[1:])
+
+      def shard(position: tuple[slice, ...]) -> np.ndarray:
+        number = position[0].start // self.towers.count - own.start
+        return slices[number : number + 1]
+
+      shape = (self.num_devices, *slices.shape[1:])
+      return jax.make_array_from_callback(shape, self._sharding, shard)
 
     return jax.tree.map(put, batch)
 

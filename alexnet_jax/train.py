@@ -267,6 +267,7 @@ def train_and_evaluate(
       batch_size=config.batch_size,
       start_step=first_step,
       end_step=steps.total,
+      share=plan.share(config.batch_size),
     )
     clock = metrics.Clock(config.batch_size)
     in_flight = collections.deque()

@@ -28,6 +28,7 @@ _RANGES = {
   'data.crop_size': (1, 4096),
   'data.scale': (1e-6, 1e6),
   'data.color_noise_epochs': (0, 1e6),
+  'data.workers': (0, 1024),
   'model.towers': (1, 64),
   'model.num_classes': (1, 10**6),
   'model.keep': (1e-6, 1),

@@ -30,6 +30,7 @@ _RESUMABLE = (
   'data.dir',
   'data.tfds_dir',
   'data.manual_dir',
+  'data.workers',
 )
 # What --mode=eval may be given.
 _EVALUABLE = (
@@ -38,6 +39,7 @@ _EVALUABLE = (
   'data.dir',
   'data.tfds_dir',
   'data.manual_dir',
+  'data.workers',
 )
 _PACKAGES = (
   'jax',

@@ -58,6 +58,8 @@ def base() -> ml_collections.ConfigDict:
   config.data.color_noise = 'none'
   # Epochs after which colour noise stops; 0 for the whole run.
   config.data.color_noise_epochs = 0.0
+  # Threads that read and decode; 0 for one a core. Changes no batch.
+  config.data.workers = 0
 
   config.model = ml_collections.ConfigDict()
   # Columns that meet where a layer's `gather` says so.

@@ -1,6 +1,7 @@
 """Batches as a pure function of (seed, step)."""
 
 import hashlib
+import itertools
 import json
 import pathlib
 
@@ -10,6 +11,7 @@ import pytest
 import tensorflow as tf
 from array_record.python import array_record_module
 
+from alexnet_jax import errors
 from alexnet_jax.data import pipeline, records
 
 N = 25
@@ -20,30 +22,41 @@ LABELS = (np.arange(N) * 7 % N).astype(np.int32)
 
 
 def _write_set(
-  root: pathlib.Path, images: np.ndarray, jpeg: bool = False
+  root: pathlib.Path, images: np.ndarray, encoding: str = 'raw'
 ) -> records.PreparedSet:
-  """Writes the documented files: both splits hold the same images."""
+  """Writes the documented files: both splits hold the same, in two shards."""
   directory = root / 'numbers'
   directory.mkdir(parents=True)
+  write, suffix = {
+    'raw': (_write_raw, 'raw'),
+    'jpeg': (_write_jpegs, 'array_record'),
+  }[encoding]
+  shards = np.split(images, [len(images) // 3])
   for split in ('train', 'validation'):
     np.save(directory / f'{split}_labels.npy', LABELS[: len(images)])
-    path = directory / split
-    if jpeg:
-      _write_jpegs(f'{path}.array_record', images)
-    else:
-      np.save(f'{path}.npy', images)
+    for number, shard in enumerate(shards):
+      write(directory / f'{split}-0000{number}-of-00002.{suffix}', shard)
+  splits = ('train', 'validation')
   info = {
     'source': 'numbers',
+    'fingerprint': '',
     'image_size': images.shape[1],
-    'encoding': 'jpeg' if jpeg else 'raw',
-    'splits': {'train': len(images), 'validation': len(images)},
+    'encoding': encoding,
+    'splits': dict.fromkeys(splits, len(images)),
+    'shards': dict.fromkeys(splits, [{'images': len(s)} for s in shards]),
+    'skipped': dict.fromkeys(splits, []),
   }
   (directory / 'info.json').write_text(json.dumps(info))
   return records.open_prepared(str(root), 'numbers')
 
 
-def _write_jpegs(path: str, images: np.ndarray) -> None:
-  writer = array_record_module.ArrayRecordWriter(path, 'group_size:1')
+def _write_raw(path: pathlib.Path, images: np.ndarray) -> None:
+  path.write_bytes(images.tobytes())
+
+
+def _write_jpegs(path: pathlib.Path, images: np.ndarray) -> None:
+  options = 'group_size:1,uncompressed'
+  writer = array_record_module.ArrayRecordWriter(str(path), options)
   for image in images:
     jpeg = tf.io.encode_jpeg(image, quality=95, chroma_downsampling=False)
     writer.write(jpeg.numpy())
@@ -63,18 +76,29 @@ def numbers(tmp_path_factory) -> records.PreparedSet:
   return _write_set(tmp_path_factory.mktemp('raw'), _numbered_images())
 
 
+@pytest.fixture(params=['raw', 'jpeg'])
+def either(tmp_path, request) -> records.PreparedSet:
+  return _write_set(tmp_path, _numbered_images(), request.param)
+
+
 def _batches(
-  prepared, steps: range, batch_size: int, seed: int = 0, crop_size: int = CROP
+  prepared,
+  steps: range,
+  batch_size: int,
+  seed: int = 0,
+  share: slice = slice(None),
+  **data,
 ) -> list[dict]:
-  data = {'image_size': prepared.image_size, 'crop_size': crop_size}
+  data = {'crop_size': CROP, 'flip': True, 'workers': 0} | data
   return list(
     pipeline.train_batches(
       prepared,
-      ml_collections.ConfigDict(data | {'flip': True}),
+      ml_collections.ConfigDict(data),
       seed=seed,
       batch_size=batch_size,
       start_step=steps.start,
       end_step=steps.stop,
+      share=share,
     )
   )
 
@@ -103,6 +127,52 @@ def test_a_batch_depends_on_seed_and_step_only(numbers):
     assert [_digest(batch) for batch in resumed] == whole[start:]
   other = [_digest(batch) for batch in _batches(numbers, range(9), 10, seed=1)]
   assert not set(whole) & set(other)
+
+
+def _joined(parts: list[list[dict]]) -> list[dict]:
+  """The batches of several processes -> global ones."""
+  return [
+    {name: np.concatenate([part[name] for part in batch]) for name in batch[0]}
+    for batch in zip(*parts, strict=True)
+  ]
+
+
+def _shares(batch_size: int, processes: int) -> list[slice]:
+  ends = np.linspace(0, batch_size, processes + 1).astype(int).tolist()
+  return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+
+# How many threads, how many processes, how many images at a time.
+@pytest.mark.parametrize(
+  'workers, processes, most',
+  [(1, 1, 128), (3, 1, 128), (2, 2, 128), (2, 3, 128), (1, 1, 5), (3, 2, 4)],
+)
+def test_nothing_else_changes_a_batch(
+  either, monkeypatch, workers, processes, most
+):
+  def training(share: slice = slice(None), start: int = 0, workers: int = 0):
+    steps = range(start, 5)
+    return _batches(either, steps, 12, share=share, workers=workers)
+
+  def evaluation(share: slice = slice(None), workers: int = 0):
+    return list(
+      pipeline.eval_batches(
+        either, 'validation', 12, share=share, workers=workers
+      )
+    )
+
+  expected = [training(), training(start=3), evaluation()]
+  monkeypatch.setattr(pipeline, '_MOST_AT_A_TIME', most)
+  shares = _shares(12, processes)
+  found = [
+    _joined([training(share, 0, workers) for share in shares]),
+    _joined([training(share, 3, workers) for share in shares]),
+    _joined([evaluation(share, workers) for share in shares]),
+  ]
+  for a, b in zip(expected, found, strict=True):
+    assert list(map(_digest, a)) == list(map(_digest, b))
+  assert list(map(_digest, found[1])) == list(map(_digest, found[0][3:]))
+  assert sum(batch['mask'].sum() for batch in found[2]) == N
 
 
 def test_batches_have_the_documented_form(numbers):
@@ -189,16 +259,8 @@ def test_an_image_is_cropped_anew_in_every_epoch(many):
 
 
 def test_flips_can_be_turned_off(numbers):
-  data = {'image_size': SIZE, 'crop_size': CROP, 'flip': False}
-  batches = pipeline.train_batches(
-    numbers,
-    ml_collections.ConfigDict(data),
-    seed=0,
-    batch_size=100,
-    start_step=0,
-    end_step=1,
-  )
-  assert not _windows(next(batches)['image'])[2].any()
+  (batch,) = _batches(numbers, range(1), 100, flip=False)
+  assert not _windows(batch['image'])[2].any()
 
 
 def test_jpeg_records_give_the_batches_of_raw_ones(tmp_path):
@@ -208,7 +270,7 @@ def test_jpeg_records_give_the_batches_of_raw_ones(tmp_path):
   waves = np.sin((x * 0.3 + y * 0.2)[None, ..., None] + phases)
   images = (127.5 + 100 * waves).round().astype(np.uint8)
   raw = _write_set(tmp_path / 'raw', images)
-  jpeg = _write_set(tmp_path / 'jpeg', images, jpeg=True)
+  jpeg = _write_set(tmp_path / 'jpeg', images, 'jpeg')
   both = (_batches(p, range(3), 8, crop_size=20) for p in (raw, jpeg))
   for expected, batch in zip(*both, strict=True):
     np.testing.assert_array_equal(batch['label'], expected['label'])
@@ -230,3 +292,52 @@ def test_evaluation_sees_every_example_once(numbers, batch_size):
   np.testing.assert_array_equal(joined['mask'], mask)
   np.testing.assert_array_equal(joined['image'][:N], _numbered_images())
   np.testing.assert_array_equal(joined['label'][:N], LABELS)
+
+
+def _with_a_flipped_bit(content: bytes) -> bytes:
+  # Inside the first JPEG file.
+  place = content.index(b'\xff\xd8\xff') + 100
+  changed = bytes([content[place] ^ 1])
+  return content[:place] + changed + content[place + 1 :]
+
+
+def _without_its_end(content: bytes) -> bytes:
+  return content[:-100]
+
+
+@pytest.mark.parametrize(
+  'encoding, change',
+  [
+    ('jpeg', _with_a_flipped_bit),
+    ('jpeg', _without_its_end),
+    ('raw', _without_its_end),
+  ],
+)
+def test_damage_ends_in_one_sentence(tmp_path, encoding, change):
+  prepared = _write_set(tmp_path, _numbered_images(), encoding)
+  (path,) = prepared.directory.glob('train-00001-of-00002.*')
+  path.write_bytes(change(path.read_bytes()))
+  with pytest.raises(errors.UserError, match='--check') as failure:
+    _batches(prepared, range(3), 10)
+  message = str(failure.value)
+  assert str(prepared.directory) in message and '\n' not in message
+
+
+@pytest.mark.parametrize('encoding', ['raw', 'jpeg'])
+def test_a_shard_of_another_length_is_refused_at_once(tmp_path, encoding):
+  # Before the pictures behind it are read with each other's labels.
+  prepared = _write_set(tmp_path / 'whole', _numbered_images(), encoding)
+  other = _write_set(tmp_path / 'other', _numbered_images()[:-3], encoding)
+  shard, shorter = prepared.shard_paths('train')[0], other.shard_paths('train')
+  shard.write_bytes(shorter[0].read_bytes())
+  with pytest.raises(errors.UserError, match='--check'):
+    prepared.open_split('train')
+
+
+def test_a_record_that_is_no_picture_ends_in_one_sentence(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(tf.io, 'encode_jpeg', lambda *a, **b: tf.constant('text'))
+  prepared = _write_set(tmp_path, _numbered_images(), 'jpeg')
+  with pytest.raises(errors.UserError, match='--check'):
+    list(pipeline.eval_batches(prepared, 'validation', 10))

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from alexnet_jax import errors
-from alexnet_jax.data import shapes, sources
+from alexnet_jax.data import ilsvrc, shapes, sources
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +34,8 @@ def _write(root: pathlib.Path, *paths: str) -> None:
     (root / path).write_bytes(_png(value))
 
 
-def _read(source: sources.Source, split: str) -> list[dict]:
-  return list(source.examples(split).as_numpy_iterator())
+def _read(source: sources.Source, split: str, start: int = 0) -> list[dict]:
+  return list(source.examples(split, start).as_numpy_iterator())
 
 
 def _paths(source: sources.Source, split: str, root: pathlib.Path) -> list[str]:
@@ -58,6 +58,7 @@ def test_folder_with_splits(tmp_path, held_out):
       path = pathlib.Path(example['name'].decode())
       assert ['ape', 'mole', 'zebra'][example['label']] == path.parent.name
       assert example['image'] == path.read_bytes()
+    assert _read(source, split, 1) == _read(source, split)[1:]
 
 
 def test_folder_without_splits_validates_a_tenth_by_hash(tmp_path):
@@ -154,9 +155,10 @@ def test_shapes_source_has_ten_balanced_classes():
   source = sources.open_source('shapes')
   assert len(source.class_names) == len(set(source.class_names)) == 10
   for split, count in source.num_examples.items():
-    dataset = source.examples(split)
+    dataset = source.examples(split, 0)
     assert dataset.cardinality() == count and count % 10 == 0
     examples = list(dataset.take(40).as_numpy_iterator())
+    assert next(source.examples(split, 7).as_numpy_iterator()) == examples[7]
     assert np.bincount([e['label'] for e in examples]).tolist() == [4] * 10
     for index in (0, 39):
       image = tf.io.decode_png(examples[index]['image']).numpy()
@@ -213,10 +215,30 @@ def test_tfds_set(no_network, tmp_path, config, held_out):
     for image, example in zip(images, examples, strict=True):
       assert image.shape == (4, 4, 3) and (image == image[0, 0, 0]).all()
       assert image[0, 0, 0] % 10 == example['label']
-    # Preparation reads a failing example again: the order must hold.
-    assert _read(source, split) == examples
+    # Preparation goes on where it was killed: the order must hold.
+    for start in (0, 1, len(examples) - 1):
+      assert _read(source, split, start) == examples[start:]
 
 
 def test_tfds_set_without_held_out_pictures(tmp_path):
   message = _opening_fails('tiny_pictures/train', tfds_dir=str(tmp_path))
   assert 'tiny_pictures/train' in message and "'test'" in message
+
+
+def test_tfds_keeps_to_the_tars_that_it_built_from(
+  no_network, tmp_path, monkeypatch
+):
+  # Tars are those of the tiny set, for once.
+  monkeypatch.setattr(sources, 'IMAGENET', TinyPictures.name)
+  monkeypatch.setattr(ilsvrc, '_TARS', {'a.tar': '', 'b.tar': ''})
+  name, tars = 'tiny_pictures/train_test', tmp_path / 'tars'
+  places = {'tfds_dir': str(tmp_path / 'tfds'), 'manual_dir': str(tars)}
+  _write(tars, 'a.tar')
+  assert 'b.tar' in _opening_fails(name, **places)
+  _write(tars, 'b.tar')
+  for _ in range(2):
+    assert sources.open_source(name, **places).num_examples['train'] == 12
+  (tars / 'a.tar').write_bytes(b'other')
+  message = _opening_fails(name, **places)
+  assert f'--manual_dir={tars}' in message and places['tfds_dir'] in message
+  sources.open_source(name, places['tfds_dir'])

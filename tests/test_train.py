@@ -151,7 +151,8 @@ def test_ten_views_average_the_softmax(data_dir, tmp_path):
 def _ten_view_reference(config, state, workdir):
   """Numpy on the network's logits, view by view."""
   directory = pathlib.Path(config.data.dir) / 'tiny'
-  images = np.load(directory / 'validation.npy').astype(np.float32)
+  images = np.fromfile(directory / 'validation-00000-of-00001.raw', np.uint8)
+  images = images.reshape(-1, 32, 32, 3).astype(np.float32)
   labels = np.load(directory / 'validation_labels.npy')
   with np.load(workdir / 'preprocessing.npz') as arrays:
     mean = arrays['mean_image'][2:30, 2:30]

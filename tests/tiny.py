@@ -25,7 +25,7 @@ def _image(split: str, index: int) -> tuple[bytes, int]:
 def prepare_tiny(data_dir, first_image: int = 0) -> records.PreparedSet:
   """Prepares the set under `data_dir`, with raw images."""
 
-  def examples(split: str) -> tf.data.Dataset:
+  def examples(split: str, start: int) -> tf.data.Dataset:
     images, labels = zip(
       *(_image(split, first_image + i) for i in range(COUNTS[split])),
       strict=True,
@@ -36,7 +36,7 @@ def prepare_tiny(data_dir, first_image: int = 0) -> records.PreparedSet:
         'label': np.array(labels, np.int64),
         'name': [f'{split}/{i}' for i in range(COUNTS[split])],
       }
-    )
+    ).skip(start)
 
   source = sources.Source('tiny', CLASSES, SIZE, COUNTS, examples)
   return prepare.prepare(source, str(data_dir))

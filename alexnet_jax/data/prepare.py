@@ -7,17 +7,21 @@ covariance over the pixels that will be read back. Run it as
     python -m alexnet_jax.data.prepare --source=imagenet2012 \
         --data_dir=data/ --manual_dir=tars/
 
-and find the result in data/imagenet2012/. See `sources` for other names.
+and find the result in data/imagenet2012/. See `sources` for other names. A
+preparation that was killed goes on after its last whole shard.
 """
 
 import argparse
-import hashlib
+import contextlib
+import dataclasses
+import fcntl
+import itertools
 import json
 import os
 import pathlib
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ml_collections
@@ -28,191 +32,247 @@ from absl import logging
 from array_record.python import array_record_module
 
 from alexnet_jax import command_line, errors
-from alexnet_jax.data import records, sources
+from alexnet_jax.data import check, ilsvrc, images, records, sources, statistics
 
 IMAGE_SIZE = 256
-_JPEG_QUALITY = 95
+SHARD_SIZE = 10_000  # examples
+_SPLITS = ('train', 'validation')
 Example = dict[str, Any]
 
 
-def resize_and_crop(image: tf.Tensor, size: int) -> tf.Tensor:
-  """Scales the shorter side to `size` and keeps the centre.
+@dataclasses.dataclass(frozen=True)
+class _Job:
+  """What is to be prepared, and how.
 
-  Area averaging shrinks and bicubic interpolation enlarges, as cuda-convnet2's
-  make-data did (CC2).
-
-  Args:
-    image: [H, W, 3] of uint8.
-    size: pixels.
-
-  Returns:
-    [size, size, 3] of uint8.
+  Attributes:
+    source: the pictures.
+    size: side of the stored images, in pixels.
+    encoding: records.JPEG or records.RAW.
+    shard_size: examples of the source a shard.
+    skip_errors: whether pictures that cannot be read are left out.
+    fingerprint: of the source's files.
   """
-  shape = tf.shape(image)[:2]
-  shorter = tf.reduce_min(shape)
-  scaled = shape * size // shorter
 
-  def resize(method: str) -> tf.Tensor:
-    resized = tf.image.resize(image[None], scaled, method)[0]
-    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+  source: sources.Source
+  size: int
+  encoding: str
+  shard_size: int
+  skip_errors: bool
+  fingerprint: str
 
-  image = tf.cond(
-    shorter == size,
-    lambda: image,
-    lambda: tf.cond(
-      shorter > size, lambda: resize('area'), lambda: resize('bicubic')
-    ),
-  )
-  top, left = tf.unstack((tf.shape(image)[:2] - size) // 2)
-  return tf.ensure_shape(
-    image[top : top + size, left : left + size], (size, size, 3)
-  )
+  def num_shards(self, split: str) -> int:
+    return -(-self.source.num_examples[split] // self.shard_size)
+
+  def identity(self) -> dict[str, Any]:
+    """What must be the same for finished shards to be of use."""
+    return {
+      'source': self.source.name,
+      'fingerprint': self.fingerprint,
+      'examples': self.source.num_examples,
+      'image_size': self.size,
+      'encoding': self.encoding,
+      'shard_size': self.shard_size,
+    }
 
 
-def _stored_form(
-  example: dict[str, tf.Tensor], size: int, encoding: str
-) -> dict[str, tf.Tensor]:
-  """Adds what is stored, the pixels it reads back as, and their products."""
-  image = tf.io.decode_image(
-    example['image'], channels=3, expand_animations=False
-  )
-  pixels = resize_and_crop(image, size)
+@dataclasses.dataclass
+class _Progress:
+  """What the finished shards of a split hold.
+
+  Attributes:
+    shards: {'images', 'sha256'} of each.
+    labels: of all their images.
+    skipped: names of pictures that could not be read.
+    sums: over all their pixels.
+  """
+
+  shards: list[dict]
+  labels: list[int]
+  skipped: list[str]
+  sums: statistics.PixelSums
+
+  @classmethod
+  def load(cls, path: pathlib.Path, size: int) -> '_Progress':
+    """Reads what `save` wrote; nothing is finished where it did not."""
+    sums = statistics.PixelSums(size)
+    if not path.exists():
+      return cls([], [], [], sums)
+    with np.load(path) as arrays:
+      sums.count = int(arrays['count'])
+      sums.pixels, sums.products = arrays['pixels'], arrays['products']
+      lists = json.loads(str(arrays['lists']))
+      return cls(labels=arrays['labels'].tolist(), sums=sums, **lists)
+
+  def save(self, path: pathlib.Path) -> None:
+    """Writes a new file and renames it: a kill leaves the old one."""
+    lists = {'shards': self.shards, 'skipped': self.skipped}
+    new = path.with_suffix('.new.npz')
+    np.savez(
+      new,
+      labels=np.array(self.labels, np.int32),
+      lists=json.dumps(lists),
+      **vars(self.sums),
+    )
+    os.replace(new, path)
+
+
+def _stored_form(example: Example, job: _Job) -> Example:
+  """Adds what is stored, and the pixels it reads back as."""
+  pixels = images.resize_and_crop(images.decode(example['image']), job.size)
   stored = tf.constant(b'')
-  if encoding == records.JPEG:
-    stored = tf.io.encode_jpeg(
-      pixels, quality=_JPEG_QUALITY, chroma_downsampling=False
-    )
+  if job.encoding == records.JPEG:
+    stored = images.encode(pixels)
     # The same decoder as in training, so that the mean is of what it sees.
-    pixels = tf.io.decode_and_crop_jpeg(stored, [0, 0, size, size], channels=3)
-  flat = tf.reshape(tf.cast(pixels, tf.float64), (-1, 3))
-  return {
-    'stored': stored,
-    'pixels': pixels,
-    'label': example['label'],
-    # Sums of integers below 2^53: exact in float64.
-    'products': tf.matmul(flat, flat, transpose_a=True),
-  }
-
-
-class _Statistics:
-  """Exact sums over the training pixels."""
-
-  def __init__(self, size: int):
-    self._count = 0
-    self._pixel_sum = np.zeros((size, size, 3), np.int64)
-    self._products = np.zeros((3, 3), np.float64)
-
-  def add(self, pixels: np.ndarray, products: np.ndarray) -> None:
-    """Adds one image [S, S, 3] and its sums of colour products [3, 3]."""
-    self._count += 1
-    self._pixel_sum += pixels
-    self._products += products
-
-  def result(self) -> dict[str, np.ndarray]:
-    """The mean image and the covariance of RGB over all pixels."""
-    mean_image = self._pixel_sum / self._count
-    mean = mean_image.mean(axis=(0, 1))
-    num_pixels = self._count * mean_image[..., 0].size
-    covariance = self._products / num_pixels - np.outer(mean, mean)
-    return {'mean_image': mean_image, 'rgb_covariance': covariance}
-
-
-class _JpegWriter:
-  def __init__(self, path: pathlib.Path, count: int, size: int):
-    del count, size
-    # Groups of one record: random access decompresses nothing else.
-    self._writer = array_record_module.ArrayRecordWriter(
-      str(path), 'group_size:1'
-    )
-    self.sha256 = hashlib.sha256()
-
-  def write(self, index: int, example: Example) -> None:
-    del index
-    self._writer.write(example['stored'])
-    self.sha256.update(example['stored'])
-
-  def close(self) -> None:
-    self._writer.close()
-
-
-class _RawWriter:
-  def __init__(self, path: pathlib.Path, count: int, size: int):
-    self._array = np.lib.format.open_memmap(
-      path, 'w+', np.uint8, (count, size, size, 3)
-    )
-    self.sha256 = hashlib.sha256()
-
-  def write(self, index: int, example: Example) -> None:
-    self._array[index] = example['pixels']
-    self.sha256.update(example['pixels'].tobytes())
-
-  def close(self) -> None:
-    self._array.flush()
-
-
-_WRITERS = {records.JPEG: _JpegWriter, records.RAW: _RawWriter}
-
-
-def _write_split(
-  source: sources.Source,
-  split: str,
-  directory: pathlib.Path,
-  size: int,
-  encoding: str,
-) -> tuple[_Statistics, str]:
-  """Writes images and labels; returns their sums and the images' SHA-256."""
-  count = source.num_examples[split]
-  labels = np.zeros(count, np.int32)
-  statistics = _Statistics(size)
-  path = records.image_path(directory, split, encoding)
-  writer = _WRITERS[encoding](path, count, size)
-  for index, example in enumerate(_stored_forms(source, split, size, encoding)):
-    writer.write(index, example)
-    labels[index] = example['label']
-    statistics.add(example['pixels'], example['products'])
-  writer.close()
-  np.save(directory / f'{split}_labels.npy', labels)
-  return statistics, writer.sha256.hexdigest()
+    pixels = images.decode_crop(stored, [0, 0, job.size, job.size])
+  return {'stored': stored, 'pixels': pixels, 'label': example['label']}
 
 
 def _stored_forms(
-  source: sources.Source, split: str, size: int, encoding: str
-) -> Iterator[Example]:
+  job: _Job, split: str, start: int, on_error: Callable[[str], None]
+) -> Iterator[Example | None]:
   """Yields a split's examples in order, behind a progress bar.
 
+  Args:
+    job: what is to be prepared.
+    split: 'train' or 'validation'.
+    start: number of the first example.
+    on_error: is told the name of a picture that cannot be read; where it
+      returns, None is yielded in the picture's place.
+
   Raises:
-    UserError: naming the image that fails, or where some are missing.
+    UserError: where the source ends early.
   """
-  dataset = source.examples(split).map(
-    lambda example: _stored_form(example, size, encoding),
-    num_parallel_calls=tf.data.AUTOTUNE,
-    deterministic=True,
+  source, count = job.source, job.source.num_examples[split]
+  cores = os.cpu_count()  # fixed, where AUTOTUNE's buffers would grow
+  dataset = source.examples(split, start).map(
+    lambda example: _stored_form(example, job), cores, deterministic=True
   )
-  iterator = dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
-  indices = range(source.num_examples[split])
-  label = f'prepare {source.name} {split}'
-  for index in tqdm.tqdm(indices, desc=label, unit='image'):
-    try:
-      example = next(iterator, None)
-    except tf.errors.OpError as error:
-      raise errors.UserError(
-        f'{_example_name(source, split, index)} cannot be read as an image; '
-        'replace or remove the file and prepare again.'
-      ) from error
-    if example is None:
-      raise errors.UserError(
-        f'data.name={source.name!r} ends after {index} images of {split} '
-        f'instead of {len(indices)}; let TFDS build it again.'
-      )
-    yield example
+  iterator = dataset.prefetch(cores).as_numpy_iterator()
+  bar = tqdm.tqdm(total=count, initial=start, unit='image')
+  bar.set_description(f'prepare {source.name} {split}')
+  with bar:
+    for index in range(start, count):
+      try:
+        yield next(iterator)
+      except tf.errors.OpError as error:
+        on_error(_example_name(source, split, index, error))
+        yield None
+      except StopIteration:
+        raise errors.UserError(
+          f'data.name={source.name!r} ends after {index} images of {split} '
+          f'instead of {count}; let TFDS build it again.'
+        ) from None
+      bar.update()
 
 
-def _example_name(source: sources.Source, split: str, index: int) -> str:
-  rest = source.examples(split).skip(index).as_numpy_iterator()
+def _example_name(
+  source: sources.Source, split: str, index: int, error: tf.errors.OpError
+) -> str:
   try:
-    return next(rest)['name'].decode()
-  except tf.errors.OpError as error:  # the message of a read names its file
+    example = next(source.examples(split, index).as_numpy_iterator())
+  except tf.errors.OpError:  # the message of a read names its file
     return errors.first_line(error)
+  return example['name'].decode()
+
+
+def _stop(name: str) -> None:
+  raise errors.UserError(
+    f'{name} cannot be read as an image; replace or remove the file and '
+    'prepare again, or leave such files out with --on_error=skip.'
+  )
+
+
+def _write_shard(
+  path: pathlib.Path,
+  examples: Iterable[Example | None],
+  job: _Job,
+  progress: _Progress,
+) -> None:
+  """Writes one shard and adds it to `progress`."""
+  count = 0
+  with contextlib.closing(_open_writer(path, job.encoding)) as writer:
+    for example in filter(None, examples):
+      stored = example['stored'] or example['pixels'].tobytes()
+      writer.write(stored)
+      count += 1
+      progress.labels.append(int(example['label']))
+      progress.sums.add(example['pixels'])
+  if not count:
+    raise errors.UserError(
+      f'{job.source.name}: no picture of {path.name} can be read (the first '
+      f'is {progress.skipped[0]}); check where the files come from.'
+    )
+  progress.shards.append({'images': count, 'sha256': records.sha256(path)})
+
+
+def _open_writer(path: pathlib.Path, encoding: str):
+  if encoding == records.RAW:
+    return open(path, 'wb')
+  # Random access reads nothing else, and JPEG does not compress again.
+  options = 'group_size:1,uncompressed'
+  return array_record_module.ArrayRecordWriter(str(path), options)
+
+
+def _write_split(job: _Job, split: str, directory: pathlib.Path) -> _Progress:
+  """Writes what is missing of a split's shards."""
+  saved, count = directory / f'{split}_progress.npz', job.num_shards(split)
+  progress = _Progress.load(saved, job.size)
+  start = len(progress.shards) * job.shard_size
+  on_error = progress.skipped.append if job.skip_errors else _stop
+  examples = _stored_forms(job, split, start, on_error)
+  for shard in range(len(progress.shards), count):
+    path = records.shard_path(directory, split, shard, count, job.encoding)
+    slice_ = itertools.islice(examples, job.shard_size)
+    _write_shard(path, slice_, job, progress)
+    progress.save(saved)
+  return progress
+
+
+def _open_partial(partial: pathlib.Path, job: _Job) -> None:
+  """Keeps the finished shards of the same job, or starts over."""
+  path = partial / 'job.json'
+  identity = json.loads(json.dumps(job.identity()))
+  if not path.exists() or json.loads(path.read_text()) != identity:
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    path.write_text(json.dumps(identity))
+
+
+def _finish(
+  job: _Job, written: dict[str, _Progress], directory: pathlib.Path
+) -> None:
+  """Writes what describes the shards, and drops what was for resuming."""
+  for split, progress in written.items():
+    labels = np.array(progress.labels, np.int32)
+    np.save(directory / f'{split}_labels.npy', labels)
+    (directory / f'{split}_progress.npz').unlink()
+  sums, names = written['train'].sums, '\n'.join(job.source.class_names)
+  np.savez(directory / 'statistics.npz', **sums.statistics())
+  (directory / 'class_names.txt').write_text(names + '\n')
+  info = {
+    'source': job.source.name,
+    'fingerprint': job.fingerprint,
+    'image_size': job.size,
+    'encoding': job.encoding,
+    'splits': {split: len(p.labels) for split, p in written.items()},
+    'shards': {split: p.shards for split, p in written.items()},
+    'skipped': {split: p.skipped for split, p in written.items()},
+  }
+  (directory / 'info.json').write_text(json.dumps(info, indent=2) + '\n')
+  (directory / 'job.json').unlink()
+
+
+@contextlib.contextmanager
+def _only_one(final: pathlib.Path) -> Iterator[None]:
+  """Waits until no other process prepares the same set."""
+  final.parent.mkdir(parents=True, exist_ok=True)
+  with open(final.with_name(f'{final.name}.lock'), 'w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      print(f'Waiting for the process that is preparing {final}.')
+      fcntl.flock(file, fcntl.LOCK_EX)
+    yield
 
 
 def prepare(
@@ -220,10 +280,15 @@ def prepare(
   data_dir: str,
   image_size: int = IMAGE_SIZE,
   encoding: str = '',
+  *,
+  skip_errors: bool = False,
+  fingerprint: str = '',
+  shard_size: int = SHARD_SIZE,
 ) -> records.PreparedSet:
   """Writes a prepared set under `data_dir` and opens it.
 
-  The directory gets its name only when everything in it is complete.
+  The directory gets its name only when everything in it is complete; what is
+  finished of it before lies beside, in `<name>.partial`.
 
   Args:
     source: what to prepare.
@@ -232,49 +297,49 @@ def prepare(
       their size.
     encoding: 'jpeg' (quality 95), 'raw', or '' for jpeg unless the images are
       under 64 pixels, which are kept exactly.
+    skip_errors: whether pictures that cannot be read are left out, and named
+      in info.json, rather than stop the preparation.
+    fingerprint: see `sources.fingerprint`.
+    shard_size: examples a shard.
 
   Raises:
     UserError: where an image cannot be read, or the place is taken.
   """
   size = min(image_size, source.native_size or image_size)
   encoding = encoding or (records.RAW if size < 64 else records.JPEG)
-  final = pathlib.Path(data_dir).expanduser() / sources.directory_name(
-    source.name
-  )
-  partial = final.with_name(final.name + '.partial')
+  job = _Job(source, size, encoding, shard_size, skip_errors, fingerprint)
+  root = pathlib.Path(data_dir).expanduser()
+  final = root / sources.directory_name(source.name)
+  with _only_one(final):
+    if not (final / 'info.json').exists():
+      _prepare_alone(job, final)
+  return records.open_prepared(data_dir, source.name)
+
+
+def _prepare_alone(job: _Job, final: pathlib.Path) -> None:
   if final.exists():
     raise errors.UserError(
       f'{final} exists but holds no prepared set; remove it, or give another '
       'data.dir.'
     )
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  written = {}
+  partial = final.with_name(f'{final.name}.partial')
+  _open_partial(partial, job)
   try:
-    for split in ('train', 'validation'):
-      written[split] = _write_split(source, split, partial, size, encoding)
+    written = {split: _write_split(job, split, partial) for split in _SPLITS}
   except errors.UserError:
-    shutil.rmtree(partial)
+    if not list(partial.glob('*_progress.npz')):
+      shutil.rmtree(partial)
     raise
-  np.savez(partial / 'statistics.npz', **written['train'][0].result())
-  (partial / 'class_names.txt').write_text('\n'.join(source.class_names) + '\n')
-  info = {
-    'source': source.name,
-    'image_size': size,
-    'encoding': encoding,
-    'splits': source.num_examples,
-    'sha256': {split: digest for split, (_, digest) in written.items()},
-  }
-  (partial / 'info.json').write_text(json.dumps(info, indent=2) + '\n')
+  _finish(job, written, partial)
   os.rename(partial, final)
-  return records.open_prepared(data_dir, source.name)
 
 
 def open_or_prepare(data: ml_collections.ConfigDict) -> records.PreparedSet:
   """Opens what `config.data` names, preparing it first where it is small.
 
   Raises:
-    UserError: where it is missing and large, or of another image size.
+    UserError: where it is missing and large, of another image size, or was
+      prepared from other files than those that are there now.
   """
   prepared = records.open_prepared(data.dir, data.name)
   if prepared is None:
@@ -284,16 +349,29 @@ def open_or_prepare(data: ml_collections.ConfigDict) -> records.PreparedSet:
       f'data.image_size={data.image_size} but {prepared.directory} holds '
       f'images of {prepared.image_size}: give that size, or another data.dir.'
     )
+  _check_origin(prepared, data.manual_dir)
   for warning in prepared.warnings():
     logging.warning(warning)
   return prepared
+
+
+def _check_origin(prepared: records.PreparedSet, manual_dir: str) -> None:
+  """Raises UserError where a set was prepared from other files."""
+  name, known = prepared.info['source'], prepared.info['fingerprint']
+  given = sources.fingerprint(name, manual_dir)
+  if given and known and given != known:
+    raise errors.UserError(
+      f'{prepared.directory} was prepared from other files than '
+      f'{manual_dir or name} has now; remove it to prepare these, or give '
+      'another data_dir.'
+    )
 
 
 def _prepare_small(data: ml_collections.ConfigDict) -> records.PreparedSet:
   if data.name == sources.IMAGENET:
     raise errors.UserError(
       f'data.name={data.name!r} is not prepared in {data.dir}: '
-      f'{sources.imagenet_instructions(data.manual_dir or "tars/")}; then run '
+      f'{ilsvrc.instructions(data.manual_dir or "tars/")}; then run '
       f'`{_command(data)}`.'
     )
   source = sources.open_source(data.name, data.tfds_dir, data.manual_dir)
@@ -302,7 +380,8 @@ def _prepare_small(data: ml_collections.ConfigDict) -> records.PreparedSet:
       f'data.name={data.name!r} is not prepared in {data.dir} and has more '
       f'images than a run prepares by itself: run `{_command(data)}` first.'
     )
-  return prepare(source, data.dir, data.image_size)
+  fingerprint = sources.fingerprint(data.name)
+  return prepare(source, data.dir, data.image_size, fingerprint=fingerprint)
 
 
 def _command(data: ml_collections.ConfigDict) -> str:
@@ -324,12 +403,29 @@ def _parse_args() -> argparse.Namespace:
     prog='python -m alexnet_jax.data.prepare',
     description=__doc__.splitlines()[0],
   )
-  parser.add_argument('--source', required=True, help='see alexnet_jax.data')
-  parser.add_argument('--data_dir', default='data/', help='root of the result')
-  parser.add_argument('--tfds_dir', default='', help="TFDS's own directory")
-  parser.add_argument('--manual_dir', default='', help='the ILSVRC tars')
-  parser.add_argument('--image_size', type=int, help='default: 256')
-  parser.add_argument('--encoding', choices=list(_WRITERS))
+  add = parser.add_argument
+  add('--source', required=True, help='see alexnet_jax/data/sources.py')
+  add('--data_dir', default='data/', help='root of the result')
+  add('--tfds_dir', default='', help="TFDS's own directory")
+  add('--manual_dir', default='', help='the ILSVRC tars')
+  add('--image_size', type=int, help=f'default: {IMAGE_SIZE}')
+  add('--encoding', choices=[records.JPEG, records.RAW])
+  add(
+    '--on_error',
+    choices=['stop', 'skip'],
+    default='stop',
+    help='what to do about files that cannot be read',
+  )
+  add(
+    '--verify_tars',
+    action='store_true',
+    help="compare the ILSVRC tars' MD5 sums with the published ones first",
+  )
+  add(
+    '--check',
+    action='store_true',
+    help='read a prepared set: counts, digests, decoding, statistics',
+  )
   return parser.parse_args()
 
 
@@ -345,23 +441,50 @@ def _check_same(prepared: records.PreparedSet, given: dict) -> None:
       )
 
 
+def _open_or_prepare(args: argparse.Namespace) -> records.PreparedSet:
+  """Does what the command line asks for."""
+  if args.verify_tars:
+    ilsvrc.verify(args.manual_dir)
+  prepared = records.open_prepared(args.data_dir, args.source)
+  if prepared is None and args.check:
+    raise errors.UserError(
+      f'--check: {args.data_dir} has no prepared {args.source}; prepare it '
+      'first, without --check.'
+    )
+  if prepared is None:
+    return prepare(
+      sources.open_source(args.source, args.tfds_dir, args.manual_dir),
+      args.data_dir,
+      args.image_size or IMAGE_SIZE,
+      args.encoding or '',
+      skip_errors=args.on_error == 'skip',
+      fingerprint=sources.fingerprint(args.source, args.manual_dir),
+    )
+  _check_same(
+    prepared, {'image_size': args.image_size, 'encoding': args.encoding}
+  )
+  _check_origin(prepared, args.manual_dir)
+  return prepared
+
+
 def main() -> None:
-  """Prepares what the command line names."""
+  """Prepares, or checks, what the command line names."""
   args = _parse_args()
   tf.config.set_visible_devices([], 'GPU')
   with command_line.one_sentence():
-    prepared = records.open_prepared(args.data_dir, args.source)
-    if prepared is None:
-      source = sources.open_source(args.source, args.tfds_dir, args.manual_dir)
-      size = args.image_size or IMAGE_SIZE
-      prepared = prepare(source, args.data_dir, size, args.encoding or '')
-    else:
-      asked = {'image_size': args.image_size, 'encoding': args.encoding}
-      _check_same(prepared, asked)
+    prepared = _open_or_prepare(args)
+    if args.check:
+      check.check(prepared)
+  print(_summary(prepared))
+
+
+def _summary(prepared: records.PreparedSet) -> str:
   counts = prepared.info['splits']
-  print(
+  skipped = sum(map(len, prepared.info['skipped'].values()))
+  return (
     f'{prepared.directory}: {counts["train"]:,} + {counts["validation"]:,} '
     f'images of {prepared.image_size} pixels, {prepared.info["encoding"]}'
+    + (f'; {skipped} skipped, see info.json' if skipped else '')
   )
 
 

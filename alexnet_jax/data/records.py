@@ -1,15 +1,19 @@
 """Prepared sets on disk: one directory each, complete or absent.
 
-info.json         source, image size, encoding, counts, digests
+info.json         source, image size, encoding, counts, a digest a shard
 class_names.txt   one a line, by label
 statistics.npz    of the training pixels: mean_image [S, S, 3], 0-255, and
                   rgb_covariance [3, 3] on that scale, both float64
-<split>.array_record or <split>.npy   JPEG files, or uint8 [N, S, S, 3]
+<split>-00000-of-00129.array_record   shards of JPEG files, or
+<split>-00000-of-00129.raw            of nothing but uint8 [n, S, S, 3]
 <split>_labels.npy                    int32 [N]
 """
 
+import bisect
 import dataclasses
 import functools
+import hashlib
+import itertools
 import json
 import pathlib
 
@@ -17,16 +21,24 @@ import numpy as np
 from array_record.python import array_record_data_source
 
 from alexnet_jax import errors
-from alexnet_jax.data import sources
+from alexnet_jax.data import ilsvrc, sources
 
 JPEG = 'jpeg'
 RAW = 'raw'
+_SUFFIX = {JPEG: 'array_record', RAW: 'raw'}
 
 
-def image_path(directory: pathlib.Path, split: str, encoding: str):
-  """Where a split's images lie."""
-  suffix = 'array_record' if encoding == JPEG else 'npy'
-  return directory / f'{split}.{suffix}'
+def shard_path(
+  directory: pathlib.Path, split: str, shard: int, count: int, encoding: str
+) -> pathlib.Path:
+  """Where shard number `shard` of `count` lies."""
+  return directory / f'{split}-{shard:05d}-of-{count:05d}.{_SUFFIX[encoding]}'
+
+
+def sha256(path: pathlib.Path) -> str:
+  """The digest of a file."""
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +70,7 @@ class PreparedSet:
   def warnings(self) -> list[str]:
     """What a reader of a run's numbers must know about its data."""
     counts = self.info['splits']
-    if (
-      self.info['source'] != sources.IMAGENET
-      or counts == sources.IMAGENET_COUNTS
-    ):
+    if self.info['source'] != sources.IMAGENET or counts == ilsvrc.COUNTS:
       return []
     return [
       f'{self.directory} has {counts["train"]:,} + {counts["validation"]:,} '
@@ -74,7 +83,15 @@ class PreparedSet:
     with np.load(self.directory / 'statistics.npz') as statistics:
       return dict(statistics)
 
-  def open_split(self, split: str) -> 'Split':
+  def shard_paths(self, split: str) -> list[pathlib.Path]:
+    """The files of a split, in order."""
+    count, encoding = len(self.info['shards'][split]), self.info['encoding']
+    return [
+      shard_path(self.directory, split, shard, count, encoding)
+      for shard in range(count)
+    ]
+
+  def open_split(self, split: str) -> 'JpegSplit | RawSplit':
     """Opens 'train' or 'validation'.
 
     Raises:
@@ -85,45 +102,62 @@ class PreparedSet:
         f'eval.split={split!r} does not exist in {self.directory}: choose '
         f'from {", ".join(self.info["splits"])}.'
       )
-    encoding = self.info['encoding']
-    path = image_path(self.directory, split, encoding)
-    if encoding == JPEG:
-      images = array_record_data_source.ArrayRecordDataSource(str(path))
-    else:
-      images = np.load(path, mmap_mode='r')
     labels = np.load(self.directory / f'{split}_labels.npy')
-    return Split(encoding, images, labels)
+    paths = self.shard_paths(split)
+    if self.info['encoding'] == JPEG:
+      source = array_record_data_source.ArrayRecordDataSource(
+        [str(path) for path in paths]
+      )
+      return JpegSplit(labels, source)
+    size = self.image_size
+    shards = [
+      np.memmap(path, np.uint8, 'r').reshape(-1, size, size, 3)
+      for path in paths
+    ]
+    return RawSplit(labels, shards)
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
-  """Random access to one split.
+class JpegSplit:
+  """Random access to a split of JPEG files.
 
   Attributes:
-    encoding: JPEG or RAW.
-    images: the stored images.
     labels: [N] of int32.
+    source: the stored files.
   """
 
-  encoding: str
-  images: array_record_data_source.ArrayRecordDataSource | np.ndarray
   labels: np.ndarray
+  source: array_record_data_source.ArrayRecordDataSource
 
-  def __len__(self) -> int:
-    return len(self.labels)
+  def read(self, rows: np.ndarray) -> list[bytes]:
+    """The JPEG files of records [b].
 
-  def read(self, indices: np.ndarray) -> np.ndarray:
-    """Reads images in one call.
-
-    Args:
-      indices: [B] of record numbers.
-
-    Returns:
-      JPEG: [B] of bytes objects; RAW: [B, S, S, 3] of uint8.
+    One after another: reading them in one call starts a thread for each of
+    the many shards that a batch meets, which costs six times as much.
     """
-    if self.encoding == RAW:
-      return self.images[indices]
-    return np.array(self.images.__getitems__(indices.tolist()), dtype=object)
+    return [self.source[row] for row in rows.tolist()]
+
+
+@dataclasses.dataclass(frozen=True)
+class RawSplit:
+  """Random access to a split of pixels, mapped into memory.
+
+  Attributes:
+    labels: [N] of int32.
+    shards: arrays [n, S, S, 3] of uint8.
+  """
+
+  labels: np.ndarray
+  shards: list[np.ndarray]
+
+  @functools.cached_property
+  def _starts(self) -> list[int]:
+    return [0, *itertools.accumulate(len(shard) for shard in self.shards)]
+
+  def __getitem__(self, row: int) -> np.ndarray:
+    """Record number `row`: [S, S, 3], mapped, not yet read."""
+    shard = bisect.bisect_right(self._starts, row) - 1
+    return self.shards[shard][row - self._starts[shard]]
 
 
 def open_prepared(data_dir: str, name: str) -> PreparedSet | None:

@@ -19,12 +19,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from alexnet_jax import errors
-from alexnet_jax.data import shapes
+from alexnet_jax.data import ilsvrc, shapes
 
 IMAGENET = 'imagenet2012'
-# ILSVRC-2012's counts (paper section 2: "roughly 1.2 million", 50,000).
-IMAGENET_COUNTS = {'train': 1_281_167, 'validation': 50_000}
-_TARS = ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar')
+# Beside the copy that TFDS builds: the fingerprint of the tars it is from.
+_MARKER = 'tars.sha256'
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
 _FOLDER = 'folder='
 # Longer than this is prepared by its own command, with the user's consent.
@@ -40,15 +39,15 @@ class Source:
     class_names: by label.
     native_size: side of the square pictures where all have the same, else None.
     num_examples: split -> count, for 'train' and 'validation'.
-    examples: split -> dataset of {'image': encoded bytes, 'label', 'name'}, in
-      a fixed order.
+    examples: (split, start) -> dataset of {'image': encoded bytes, 'label',
+      'name'}, in a fixed order, from number `start` on.
   """
 
   name: str
   class_names: tuple[str, ...]
   native_size: int | None
   num_examples: dict[str, int]
-  examples: Callable[[str], tf.data.Dataset]
+  examples: Callable[[str, int], tf.data.Dataset]
 
   @property
   def is_small(self) -> bool:
@@ -60,7 +59,7 @@ def directory_name(name: str) -> str:
   """The prepared set's directory under `data.dir`."""
   if not name.startswith(_FOLDER):
     return name.replace('/', '-')
-  path = pathlib.Path(name.removeprefix(_FOLDER)).expanduser().resolve()
+  path = _folder(name)
   digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
   return f'folder-{path.name}-{digest}'
 
@@ -98,7 +97,7 @@ def open_source(name: str, tfds_dir: str = '', manual_dir: str = '') -> Source:
 
 
 def _shapes_source() -> Source:
-  def examples(split: str) -> tf.data.Dataset:
+  def examples(split: str, start: int) -> tf.data.Dataset:
     def draw(index: tf.Tensor) -> dict[str, tf.Tensor]:
       image, label = tf.numpy_function(
         lambda i: shapes.draw(split, int(i)),
@@ -113,7 +112,7 @@ def _shapes_source() -> Source:
         'name': tf.strings.join(['shapes/', split, '/', tf.as_string(index)]),
       }
 
-    indices = tf.data.Dataset.range(shapes.NUM_EXAMPLES[split])
+    indices = tf.data.Dataset.range(start, shapes.NUM_EXAMPLES[split])
     return indices.map(draw, num_parallel_calls=tf.data.AUTOTUNE)
 
   return Source(
@@ -121,9 +120,13 @@ def _shapes_source() -> Source:
   )
 
 
+def _folder(name: str) -> pathlib.Path:
+  return pathlib.Path(name.removeprefix(_FOLDER)).expanduser().resolve()
+
+
 def _folder_splits(name: str) -> dict[str, list[pathlib.Path]]:
   """Image paths of each split, sorted."""
-  root = pathlib.Path(name.removeprefix(_FOLDER)).expanduser().resolve()
+  root = _folder(name)
   if not root.is_dir():
     raise errors.UserError(
       f'data.name={name}: {root} is no folder; give one with a folder of '
@@ -174,8 +177,8 @@ def _folder_source(name: str) -> Source:
     )
   label_of = {label: i for i, label in enumerate(class_names)}
 
-  def examples(split: str) -> tf.data.Dataset:
-    paths = splits[split]
+  def examples(split: str, start: int) -> tf.data.Dataset:
+    paths = splits[split][start:]
     dataset = tf.data.Dataset.from_tensor_slices(
       (list(map(str, paths)), [label_of[p.parent.name] for p in paths])
     )
@@ -230,7 +233,9 @@ def _native_size(info: tfds.core.DatasetInfo) -> int | None:
 def _tfds_source(name: str, tfds_dir: str, manual_dir: str) -> Source:
   builder = _builder(name, tfds_dir)
   label = _label_feature(name, builder.info)
-  if not builder.is_prepared():
+  if builder.is_prepared():
+    _check_same_tars(builder, manual_dir)
+  else:
     _build(builder, name, manual_dir)
   held_out = 'validation' if 'validation' in builder.info.splits else 'test'
   tfds_split = {'train': 'train', 'validation': held_out}
@@ -242,14 +247,17 @@ def _tfds_source(name: str, tfds_dir: str, manual_dir: str) -> Source:
         'and test images.'
       )
 
-  def examples(split: str) -> tf.data.Dataset:
+  def examples(split: str, start: int) -> tf.data.Dataset:
     dataset = builder.as_dataset(
-      split=tfds_split[split],
+      split=f'{tfds_split[split]}[{start}:]',
       decoders={'image': tfds.decode.SkipDecoding()},
-      read_config=tfds.ReadConfig(interleave_cycle_length=1),
+      # In order, and without a copy of small sets in memory.
+      read_config=tfds.ReadConfig(
+        interleave_cycle_length=1, try_autocache=False, skip_prefetch=True
+      ),
       shuffle_files=False,
     )
-    return dataset.enumerate().map(
+    return dataset.enumerate(start).map(
       lambda i, example: {
         'image': example['image'],
         'label': example['label'],
@@ -273,12 +281,51 @@ def _example_name(
   return tf.strings.join([f'{name}/{split}/', suffix])
 
 
+def fingerprint(name: str, manual_dir: str = '') -> str:
+  """A digest that tells a source's files from others, without reading them.
+
+  Of ILSVRC's tars it covers sizes and both ends, of a folder the paths and
+  sizes of its images.
+
+  Returns:
+    '' where there is nothing to compare: drawn sets, those that TFDS downloads
+    (and checks) itself, and files that are no longer there.
+  """
+  if name == IMAGENET:
+    return ilsvrc.fingerprint(manual_dir)
+  if name.startswith(_FOLDER) and _folder(name).is_dir():
+    return _folder_fingerprint(name)
+  return ''
+
+
+def _folder_fingerprint(name: str) -> str:
+  root, digest = _folder(name), hashlib.sha256()
+  for split, paths in _folder_splits(name).items():
+    for path in paths:
+      place = path.relative_to(root).as_posix()
+      digest.update(f'{split} {place} {path.stat().st_size}\n'.encode())
+  return digest.hexdigest()
+
+
+def _check_same_tars(
+  builder: tfds.core.DatasetBuilder, manual_dir: str
+) -> None:
+  """Raises UserError where TFDS has built its copy from other tars."""
+  marker = builder.data_path / _MARKER
+  given = fingerprint(builder.name, manual_dir)
+  if given and marker.exists() and marker.read_text() != given:
+    raise errors.UserError(
+      f'--manual_dir={manual_dir} has other tars than those that TFDS built '
+      f'{builder.data_path} from; give another --tfds_dir.'
+    )
+
+
 def _build(
   builder: tfds.core.DatasetBuilder, name: str, manual_dir: str
 ) -> None:
   """Lets TFDS download the set, or build imagenet2012 from the tars."""
   if builder.name == IMAGENET:
-    _check_tars(manual_dir)
+    ilsvrc.check_present(manual_dir)
   config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
   try:
     builder.download_and_prepare(download_config=config)
@@ -288,27 +335,5 @@ def _build(
       f'({errors.first_line(error)}); let TFDS prepare it where there '
       'is a network, and give its directory as data.tfds_dir.'
     ) from error
-
-
-def _check_tars(manual_dir: str) -> None:
-  missing = [
-    tar
-    for tar in _TARS
-    if not manual_dir or not (pathlib.Path(manual_dir) / tar).is_file()
-  ]
-  if missing:
-    raise errors.UserError(
-      f'{" and ".join(missing)} not found in --manual_dir={manual_dir}; '
-      f'{_WHERE_TO_GET_TARS}.'
-    )
-
-
-_WHERE_TO_GET_TARS = (
-  f'register at image-net.org, download {_TARS[0]} (138 GB) and {_TARS[1]} '
-  '(6.3 GB), and put both into that directory'
-)
-
-
-def imagenet_instructions(manual_dir: str) -> str:
-  """What to get for imagenet2012 and where to put it."""
-  return f'for --manual_dir={manual_dir}, {_WHERE_TO_GET_TARS}'
+  if builder.name == IMAGENET:
+    (builder.data_path / _MARKER).write_text(ilsvrc.fingerprint(manual_dir))

@@ -1,0 +1,49 @@
+"""The training set's mean image and colour covariance."""
+
+import itertools
+
+import numpy as np
+
+
+class PixelSums:
+  """Sums of whole numbers over pixels: exact, so in any order.
+
+  Attributes:
+    count: how many images were added.
+    pixels: [S, S, 3] of int64, the sum of the images.
+    products: [3, 3] of int64, of products of two colours over all pixels.
+  """
+
+  def __init__(self, size: int):
+    self.count = 0
+    self.pixels = np.zeros((size, size, 3), np.int64)
+    self.products = np.zeros((3, 3), np.int64)
+
+  def add(self, image: np.ndarray) -> None:
+    """Adds one image [S, S, 3] of uint8."""
+    self.count += 1
+    self.pixels += image
+    # Products of two bytes fit 16 bits. (A matrix product would be BLAS's,
+    # whose threads fight with those that decode.)
+    planes = np.moveaxis(image, -1, 0).astype(np.uint16, order='C')
+    for i, j in itertools.combinations_with_replacement(range(3), 2):
+      total = np.sum(planes[i] * planes[j], dtype=np.int64)
+      # Fancy indices count a place once, so the diagonal is right as well.
+      self.products[[i, j], [j, i]] += total
+
+  def mean_image(self) -> np.ndarray:
+    """[S, S, 3] of float64."""
+    return self.pixels / self.count
+
+  def rgb_covariance(self) -> np.ndarray:
+    """[3, 3] of float64, over all pixels of all images."""
+    mean = self.mean_image().mean(axis=(0, 1))
+    num_pixels = self.count * self.pixels[..., 0].size
+    return self.products / num_pixels - np.outer(mean, mean)
+
+  def statistics(self) -> dict[str, np.ndarray]:
+    """What a prepared set keeps of its training pixels."""
+    return {
+      'mean_image': self.mean_image(),
+      'rgb_covariance': self.rgb_covariance(),
+    }

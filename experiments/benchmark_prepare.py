@@ -1,0 +1,180 @@
+r"""Times preparation beside plain decoding and resizing of the same files.
+
+    python -m experiments.benchmark_prepare --source=imagenet2012 \
+        --manual_dir=tars/ --output=experiments/results/benchmark_prepare
+
+Preparing also encodes, reads back, sums and writes. The training images of the
+source are repeated to the counts asked for. Every measurement is a process of
+its own, in turn, round after round; medians are reported, with each process's
+peak memory. Starting Python and TensorFlow is not counted.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from alexnet_jax import command_line, errors
+from alexnet_jax.data import ilsvrc, images, prepare, sources
+from experiments import machine
+
+_PLAIN = {'area': 'decode, resize by area', 'bilinear': 'decode, bilinear'}
+
+
+def _repeated(source: sources.Source, count: int) -> sources.Source:
+  """A source of `count` training images, over and over the same ones."""
+
+  def examples(split: str, start: int) -> tf.data.Dataset:
+    whole = source.examples('train', 0).repeat()
+    return whole.skip(start).take(counts[split] - start)
+
+  counts = {'train': count, 'validation': 1}
+  return dataclasses.replace(source, num_examples=counts, examples=examples)
+
+
+def _prepare(source: sources.Source) -> None:
+  with tempfile.TemporaryDirectory() as data_dir:
+    prepare.prepare(source, data_dir)
+
+
+def _plain(method: str) -> Callable[[sources.Source], None]:
+  """What plain tf.data does: the shorter side becomes 256."""
+
+  def resized(example: dict[str, tf.Tensor]) -> tf.Tensor:
+    image = images.decode(example['image'])
+    shape = tf.shape(image)[:2]
+    size = shape * prepare.IMAGE_SIZE // tf.reduce_min(shape)
+    return tf.image.resize(image, size, method)[0, 0, 0]
+
+  def run(source: sources.Source) -> None:
+    dataset = source.examples('train', 0).map(resized, tf.data.AUTOTUNE)
+    for _ in dataset.prefetch(tf.data.AUTOTUNE):
+      pass
+
+  return run
+
+
+_JOBS = {'prepare': _prepare} | {name: _plain(name) for name in _PLAIN}
+
+
+def _measure(args: argparse.Namespace) -> dict[str, float]:
+  """Runs one job in this process."""
+  source = sources.open_source(args.source, args.tfds_dir, args.manual_dir)
+  source = _repeated(source, args.count)
+  start = time.perf_counter()
+  _JOBS[args.job](source)
+  seconds = time.perf_counter() - start
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
+  return {'rate': args.count / seconds, 'peak_mib': peak / 1024}
+
+
+def _spawn(args: argparse.Namespace, job: str, count: int) -> dict[str, float]:
+  flags = {
+    'source': args.source,
+    'tfds_dir': args.tfds_dir,
+    'manual_dir': args.manual_dir,
+    'job': job,
+    'count': count,
+  }
+  flags = [f'--{name}={value}' for name, value in flags.items()]
+  command = [sys.executable, '-m', 'experiments.benchmark_prepare', *flags]
+  done = subprocess.run(command, capture_output=True, text=True)
+  if done.returncode:
+    raise errors.UserError(f'{job}: {done.stderr.strip().splitlines()[-1]}')
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def _run(args: argparse.Namespace) -> list[dict]:
+  """All measurements, in turn."""
+  jobs = [('prepare', count) for count in args.counts]
+  jobs += [(name, max(args.counts)) for name in _PLAIN]
+  found = {job: [] for job in jobs}
+  for _ in range(args.rounds):
+    for job, count in jobs:
+      found[job, count].append(_spawn(args, job, count))
+      print(job, count, found[job, count][-1], flush=True)
+  return [
+    {
+      'job': job,
+      'images': count,
+      'rates': [row['rate'] for row in rows],
+      'rate': statistics.median(row['rate'] for row in rows),
+      'peak_mib': statistics.median(row['peak_mib'] for row in rows),
+    }
+    for (job, count), rows in found.items()
+  ]
+
+
+def _markdown(results: dict) -> str:
+  rows = results['rows']
+  ours = next(r for r in reversed(rows) if r['job'] == 'prepare')
+  hours = sum(ilsvrc.COUNTS.values()) / ours['rate'] / 3600
+  lines = [
+    machine.heading('Preparation', results['environment']),
+    '| job | images | images/s | prepare over it | peak memory, MiB |',
+    '|---|---:|---:|---:|---:|',
+  ]
+  for row in rows:
+    name = _PLAIN.get(row['job'], row['job'])
+    ratio = ours['rate'] / row['rate']
+    lines.append(
+      f'| {name} | {row["images"]:,} | {row["rate"]:.0f} '
+      f'({min(row["rates"]):.0f}-{max(row["rates"]):.0f}) | {ratio:.2f} | '
+      f'{row["peak_mib"]:.0f} |'
+    )
+  lines.append(
+    f'\nAt this rate, the 1,281,167 + 50,000 images of ILSVRC-2012 take '
+    f'{hours:.1f} hours on {results["environment"]["cores"]} cores.'
+  )
+  return '\n'.join(lines) + '\n'
+
+
+def _parse_args() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='python -m experiments.benchmark_prepare',
+    description=__doc__.splitlines()[0],
+  )
+  add = parser.add_argument
+  add('--source', default='shapes', help='see alexnet_jax/data/sources.py')
+  add('--tfds_dir', default='', help="TFDS's own directory")
+  add('--manual_dir', default='', help='the ILSVRC tars')
+  add('--counts', type=int, nargs='+', default=[500, 5000], help='of images')
+  add('--rounds', type=int, default=5)
+  add(
+    '--output',
+    type=pathlib.Path,
+    default='experiments/results/benchmark_prepare',
+  )
+  add('--job', choices=list(_JOBS), help='for the processes it starts')
+  add('--count', type=int, help='for the processes it starts')
+  return parser.parse_args()
+
+
+def main() -> None:
+  """Runs the benchmark, or the one job of a process that it started."""
+  args = _parse_args()
+  tf.config.set_visible_devices([], 'GPU')
+  with command_line.one_sentence():
+    if args.job:
+      print(json.dumps(_measure(args)))
+      return
+    rows = _run(args)
+  results = {'environment': machine.environment(), 'rows': rows}
+  args.output.mkdir(parents=True, exist_ok=True)
+  text = json.dumps(results, indent=2) + '\n'
+  (args.output / 'results.json').write_text(text)
+  (args.output / 'results.md').write_text(_markdown(results))
+  print(_markdown(results))
+
+
+if __name__ == '__main__':
+  main()

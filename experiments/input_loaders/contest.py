@@ -1,0 +1,139 @@
+"""Starts the workers and times them in turn."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import random
+import signal
+import statistics
+import subprocess
+from collections.abc import Iterator
+
+from alexnet_jax import errors
+from experiments.input_loaders import layout
+
+_EXIT_SECONDS = 10
+
+
+class Worker:
+  """A process of `worker.serve`, stopped unless it measures.
+
+  Attributes:
+    status: 'ready', 'not installed' or 'failed'.
+    reason: why it is not ready.
+    about: what it reports beside rates.
+  """
+
+  def __init__(
+    self,
+    arguments: list[str],
+    log: pathlib.Path,
+    environment: dict[str, str] | None = None,
+  ):
+    """Starts a process and waits until it is ready.
+
+    Args:
+      arguments: the command.
+      log: file for what it prints.
+      environment: variables beside this process's own.
+    """
+    self._log = log
+    with log.open('w') as stderr:
+      self._process = subprocess.Popen(
+        arguments,
+        cwd=layout.ROOT,
+        env=os.environ | (environment or {}),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        # A group, which is stopped with its own workers, but of this session:
+        # should this program be killed, its stopped groups are hung up.
+        process_group=0,
+      )
+    try:
+      answer = self._answer()
+    except errors.UserError as error:
+      answer = {'status': 'failed', 'reason': str(error)}
+    self.status = answer['status']
+    self.reason = answer.get('reason', '')
+    self.about = answer.get('about', {})
+    self._signal(signal.SIGSTOP)
+
+  def measure(self, what: str, seconds: float) -> float:
+    """Lets it work, alone; returns images per second."""
+    self._signal(signal.SIGCONT)
+    command = json.dumps({'what': what, 'seconds': seconds})
+    print(command, file=self._process.stdin, flush=True)
+    answer = self._answer()
+    self._signal(signal.SIGSTOP)
+    return answer['images'] / answer['seconds']
+
+  def close(self) -> None:
+    """Ends it, by itself if it can."""
+    self._signal(signal.SIGCONT)
+    with contextlib.suppress(BrokenPipeError):
+      self._process.stdin.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      self._process.wait(_EXIT_SECONDS)
+    self._signal(signal.SIGKILL)
+    self._process.wait()
+
+  def _answer(self) -> dict:
+    line = self._process.stdout.readline()
+    if not line:
+      text = self._log.read_text().strip().splitlines() or ['no message']
+      raise errors.UserError(f'{self._log.stem} failed: {text[-1]}')
+    return json.loads(line)
+
+  def _signal(self, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(self._process.pid, number)
+
+
+@dataclasses.dataclass
+class Entry:
+  """A worker, one thing that it measures, and what came out.
+
+  Attributes:
+    name: for the report.
+    worker: measures it.
+    what: as `worker` calls it.
+    rates: images per second, a round each.
+  """
+
+  name: str
+  worker: Worker
+  what: str
+  rates: list[float] = dataclasses.field(default_factory=list)
+
+  def summary(self) -> dict[str, float]:
+    """Median, least and largest rate, and all of them."""
+    return {
+      'median': statistics.median(self.rates),
+      'min': min(self.rates),
+      'max': max(self.rates),
+      'rates': self.rates,
+    }
+
+
+@contextlib.contextmanager
+def closing(workers: list[Worker]) -> Iterator[None]:
+  """Ends all workers of a list, those included that are added later."""
+  try:
+    yield
+  finally:
+    for worker in workers:
+      worker.close()
+
+
+def run(entries: list[Entry], rounds: int, seconds: float, seed: int) -> None:
+  """Measures every entry once a round, in a new random order each."""
+  rng = random.Random(seed)
+  for i in range(rounds):
+    for entry in rng.sample(entries, len(entries)):
+      rate = entry.worker.measure(entry.what, seconds)
+      entry.rates.append(rate)
+      print(f'round {i + 1} of {rounds}: {entry.name}: {rate:,.0f} images/s')

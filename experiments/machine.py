@@ -1,0 +1,78 @@
+"""What stands beside every measured number: machine, versions, command."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+
+_PACKAGES = (
+  'jax',
+  'flax',
+  'numpy',
+  'array_record',
+  'tensorflow',
+  'tensorflow-cpu',
+)
+
+
+def environment() -> dict[str, object]:
+  """This machine, and how the program was called."""
+  pages = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  return {
+    'cpu': _cpu(),
+    'cores': os.cpu_count(),
+    'memory_gib': round(pages / 2**30, 1),
+    'platform': platform.platform(),
+    'python': platform.python_version(),
+    'packages': versions(_PACKAGES),
+    'git_commit': _git_commit(),
+    'command': _command(),
+  }
+
+
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
+  """Versions of those packages that are installed."""
+  installed = {d.name.lower(): d for d in importlib.metadata.distributions()}
+  return {n: installed[n].version for n in packages if n in installed}
+
+
+def heading(title: str, environment: dict[str, object]) -> str:
+  """The top of a results.md."""
+  packages = ', '.join(f'{k} {v}' for k, v in environment['packages'].items())
+  return f"""# {title}
+
+    {environment['command']}
+
+{environment['cores']} cores of {environment['cpu']},
+{environment['memory_gib']} GiB; Python {environment['python']}, {packages};
+commit {environment['git_commit']}.
+"""
+
+
+def _cpu() -> str:
+  info = pathlib.Path('/proc/cpuinfo')
+  text = info.read_text() if info.exists() else ''
+  found = re.search(r'model name\s*: (.*)', text)
+  return found[1] if found else platform.processor()
+
+
+def _git_commit() -> str:
+  command = ['git', 'describe', '--always', '--abbrev=40', '--dirty=+']
+  result = subprocess.run(
+    command,
+    cwd=pathlib.Path(__file__).parent,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  return result.stdout.strip()
+
+
+def _command() -> str:
+  """The command line, with paths cut down to their names."""
+  module, *flags = sys.orig_argv[sys.orig_argv.index('-m') + 1 :]
+  flags = [re.sub(r'(?<=[=:,])\S*/(?=\S)', '.../', flag) for flag in flags]
+  return ' '.join(['python -m', module, *flags])
