@@ -3,11 +3,12 @@ r"""Measures training input: against other loaders, and its cost in training.
     python -m experiments.benchmark_input --config=configs/alexnet.py \
         --config.data.tfds_dir=DIR --torch_python=PYTHON --ffcv_python=PYTHON
 
-The config names the images, its batch size and the training whose input is
+The config names the images, the batch size and the training whose input is
 measured. The first --num_images of its training set are prepared in a
-temporary directory and go round: they fit into memory, so this measures work,
-not disks. Every loader crops, mirrors with probability a half, and gives
-uint8 batches.
+temporary directory and go round. They fit into memory, so this measures work,
+not disks. Every loader reads the same JPEG bytes or their pixels (`originals`
+reads the source's own files), crops at random, mirrors with probability a half,
+and gives batches of uint8 in the layout that its library prefers.
 
 How it is fair:
 
@@ -84,6 +85,7 @@ _COMPARED_IMAGES = 16
 
 
 def _pythons() -> dict[str, str]:
+  """The interpreter of each kind of contender."""
   found = {library: flag.value for library, flag in _PYTHONS.items()}
   for library, python in found.items():
     if not os.access(python, os.X_OK):
@@ -108,7 +110,7 @@ def _compare_loaders(config, images: layout.Layout) -> list[dict]:
       for count in _WORKERS.value:
         worker = _start_loader(name, count, config, images)
         workers.append(worker)
-        entry = contest.Entry(f'{name}, {count}', worker, 'loader')
+        entry = contest.Entry(f'{name}, workers={count}', worker, 'loader')
         rows.append(({'name': name, 'workers': count}, entry))
     entries = [entry for _, entry in rows if entry.worker.status == 'ready']
     contest.run(entries, _ROUNDS.value, _SECONDS.value, config.seed)
@@ -130,11 +132,11 @@ def _start_loader(
   python = _pythons()[contenders.CONTENDERS[name].python]
   worker = contest.Worker(
     [python, '-m', 'experiments.input_loaders.worker', json.dumps(job)],
-    images.directory / f'{name}, {count}.log',
+    images.directory / f'{name}, workers={count}.log',
     # Loading needs no accelerator, and must take none from the training.
     {'CUDA_VISIBLE_DEVICES': ''},
   )
-  print(f'{name}, {count} workers: {worker.status} {worker.reason}')
+  print(f'{name}, workers={count}: {worker.status} {worker.reason}')
   return worker
 
 
@@ -205,6 +207,7 @@ def main(_) -> None:
   with command_line.one_sentence():
     config = _CONFIG.value
     validate.check_config(config)
+    _pythons()
     with tempfile.TemporaryDirectory() as directory:
       results = _benchmark(config, pathlib.Path(directory))
     output = pathlib.Path(_OUTPUT.value)

@@ -119,10 +119,13 @@ def test_imagenet_from_other_tars_is_refused(tmp_path, tars, monkeypatch):
   argv = ['prepare', '--source=imagenet2012', f'--data_dir={data.dir}']
   monkeypatch.setattr('sys.argv', [*argv, f'--manual_dir={tars}'])
   prepared = prepare.prepare(
-    pictures.source([PICTURE], name='imagenet2012'),
+    pictures.source(
+      [PICTURE],
+      name='imagenet2012',
+      fingerprint=ilsvrc.fingerprint(str(tars)),
+    ),
     data.dir,
     SIZE,
-    fingerprint=sources.fingerprint('imagenet2012', str(tars)),
   )
   prepare.main()
   prepare.open_or_prepare(data)

@@ -66,12 +66,15 @@ def _interrupt(*unused) -> None:
   raise KeyboardInterrupt
 
 
-def _prepare_interrupted(data_dir, number: int, **fields) -> None:
+def _prepare_interrupted(
+  data_dir, number: int, fingerprint: str = '', **fields
+) -> None:
   with pytest.MonkeyPatch.context() as patch:
     wrapped = _stopping_at(number, _interrupt)
     patch.setattr(statistics.PixelSums, 'add', wrapped)
     with pytest.raises(KeyboardInterrupt):
-      _prepare(data_dir, _source(), **fields)
+      source = dataclasses.replace(_source(), fingerprint=fingerprint)
+      _prepare(data_dir, source, **fields)
   _assert_unfinished(data_dir)
 
 

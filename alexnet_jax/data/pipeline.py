@@ -13,7 +13,6 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
-from alexnet_jax import errors
 from alexnet_jax.data import augment, images, records
 
 Batch = dict[str, np.ndarray]
@@ -166,10 +165,7 @@ def _next(
   try:
     return next(iterator, None)
   except tf.errors.OpError as error:
-    raise errors.UserError(
-      f'{prepared.directory} has an image that cannot be read: run `python -m '
-      'alexnet_jax.data.prepare` with --check to see which file is damaged.'
-    ) from error
+    raise prepared.damaged() from error
 
 
 def _join(*pieces: tf.Tensor) -> tuple[tf.Tensor, ...]:

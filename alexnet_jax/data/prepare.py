@@ -50,7 +50,6 @@ class _Job:
     encoding: records.JPEG or records.RAW.
     shard_size: examples of the source a shard.
     skip_errors: whether pictures that cannot be read are left out.
-    fingerprint: of the source's files.
   """
 
   source: sources.Source
@@ -58,7 +57,6 @@ class _Job:
   encoding: str
   shard_size: int
   skip_errors: bool
-  fingerprint: str
 
   def num_shards(self, split: str) -> int:
     return -(-self.source.num_examples[split] // self.shard_size)
@@ -67,7 +65,7 @@ class _Job:
     """What must be the same for finished shards to be of use."""
     return {
       'source': self.source.name,
-      'fingerprint': self.fingerprint,
+      'fingerprint': self.source.fingerprint,
       'examples': self.source.num_examples,
       'image_size': self.size,
       'encoding': self.encoding,
@@ -154,8 +152,9 @@ def _stored_forms(
     for index in range(start, count):
       try:
         yield next(iterator)
-      except tf.errors.OpError as error:
-        on_error(_example_name(source, split, index, error))
+      except tf.errors.OpError:
+        example = next(source.examples(split, index).as_numpy_iterator())
+        on_error(example['name'].decode())
         yield None
       except StopIteration:
         raise errors.UserError(
@@ -163,16 +162,6 @@ def _stored_forms(
           f'instead of {count}; let TFDS build it again.'
         ) from None
       bar.update()
-
-
-def _example_name(
-  source: sources.Source, split: str, index: int, error: tf.errors.OpError
-) -> str:
-  try:
-    example = next(source.examples(split, index).as_numpy_iterator())
-  except tf.errors.OpError:  # the message of a read names its file
-    return errors.first_line(error)
-  return example['name'].decode()
 
 
 def _stop(name: str) -> None:
@@ -189,7 +178,7 @@ def _write_shard(
   progress: _Progress,
 ) -> None:
   """Writes one shard and adds it to `progress`."""
-  count = 0
+  count, known = 0, len(progress.skipped)
   with contextlib.closing(_open_writer(path, job.encoding)) as writer:
     for example in filter(None, examples):
       stored = example['stored'] or example['pixels'].tobytes()
@@ -200,7 +189,7 @@ def _write_shard(
   if not count:
     raise errors.UserError(
       f'{job.source.name}: no picture of {path.name} can be read (the first '
-      f'is {progress.skipped[0]}); check where the files come from.'
+      f'is {progress.skipped[known]}); check where the files come from.'
     )
   progress.shards.append({'images': count, 'sha256': records.sha256(path)})
 
@@ -231,35 +220,38 @@ def _write_split(job: _Job, split: str, directory: pathlib.Path) -> _Progress:
 def _open_partial(partial: pathlib.Path, job: _Job) -> None:
   """Keeps the finished shards of the same job, or starts over."""
   path = partial / 'job.json'
-  identity = json.loads(json.dumps(job.identity()))
-  if not path.exists() or json.loads(path.read_text()) != identity:
+  identity = json.dumps(job.identity(), sort_keys=True)
+  if not path.exists() or path.read_text() != identity:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    path.write_text(json.dumps(identity))
+    path.write_text(identity)
 
 
 def _finish(
   job: _Job, written: dict[str, _Progress], directory: pathlib.Path
 ) -> None:
-  """Writes what describes the shards, and drops what was for resuming."""
+  """Writes what describes the shards; info.json last, in one go."""
   for split, progress in written.items():
     labels = np.array(progress.labels, np.int32)
     np.save(directory / f'{split}_labels.npy', labels)
-    (directory / f'{split}_progress.npz').unlink()
   sums, names = written['train'].sums, '\n'.join(job.source.class_names)
   np.savez(directory / 'statistics.npz', **sums.statistics())
   (directory / 'class_names.txt').write_text(names + '\n')
+  small = ['class_names.txt', 'statistics.npz']
+  small += [f'{split}_labels.npy' for split in written]
   info = {
     'source': job.source.name,
-    'fingerprint': job.fingerprint,
+    'fingerprint': job.source.fingerprint,
     'image_size': job.size,
     'encoding': job.encoding,
     'splits': {split: len(p.labels) for split, p in written.items()},
     'shards': {split: p.shards for split, p in written.items()},
     'skipped': {split: p.skipped for split, p in written.items()},
+    'sha256': {name: records.sha256(directory / name) for name in small},
   }
-  (directory / 'info.json').write_text(json.dumps(info, indent=2) + '\n')
-  (directory / 'job.json').unlink()
+  new = directory / 'info.new.json'
+  new.write_text(json.dumps(info, indent=2) + '\n')
+  os.replace(new, directory / 'info.json')
 
 
 @contextlib.contextmanager
@@ -282,7 +274,6 @@ def prepare(
   encoding: str = '',
   *,
   skip_errors: bool = False,
-  fingerprint: str = '',
   shard_size: int = SHARD_SIZE,
 ) -> records.PreparedSet:
   """Writes a prepared set under `data_dir` and opens it.
@@ -299,7 +290,6 @@ def prepare(
       under 64 pixels, which are kept exactly.
     skip_errors: whether pictures that cannot be read are left out, and named
       in info.json, rather than stop the preparation.
-    fingerprint: see `sources.fingerprint`.
     shard_size: examples a shard.
 
   Raises:
@@ -307,7 +297,7 @@ def prepare(
   """
   size = min(image_size, source.native_size or image_size)
   encoding = encoding or (records.RAW if size < 64 else records.JPEG)
-  job = _Job(source, size, encoding, shard_size, skip_errors, fingerprint)
+  job = _Job(source, size, encoding, shard_size, skip_errors)
   root = pathlib.Path(data_dir).expanduser()
   final = root / sources.directory_name(source.name)
   with _only_one(final):
@@ -324,14 +314,17 @@ def _prepare_alone(job: _Job, final: pathlib.Path) -> None:
     )
   partial = final.with_name(f'{final.name}.partial')
   _open_partial(partial, job)
-  try:
-    written = {split: _write_split(job, split, partial) for split in _SPLITS}
-  except errors.UserError:
-    if not list(partial.glob('*_progress.npz')):
-      shutil.rmtree(partial)
-    raise
-  _finish(job, written, partial)
+  if not (partial / 'info.json').exists():
+    try:
+      written = {split: _write_split(job, split, partial) for split in _SPLITS}
+    except errors.UserError:
+      if not list(partial.glob('*_progress.npz')):
+        shutil.rmtree(partial)
+      raise
+    _finish(job, written, partial)
   os.rename(partial, final)
+  for path in (final / 'job.json', *final.glob('*_progress.npz')):
+    path.unlink()
 
 
 def open_or_prepare(data: ml_collections.ConfigDict) -> records.PreparedSet:
@@ -380,8 +373,7 @@ def _prepare_small(data: ml_collections.ConfigDict) -> records.PreparedSet:
       f'data.name={data.name!r} is not prepared in {data.dir} and has more '
       f'images than a run prepares by itself: run `{_command(data)}` first.'
     )
-  fingerprint = sources.fingerprint(data.name)
-  return prepare(source, data.dir, data.image_size, fingerprint=fingerprint)
+  return prepare(source, data.dir, data.image_size)
 
 
 def _command(data: ml_collections.ConfigDict) -> str:
@@ -458,7 +450,6 @@ def _open_or_prepare(args: argparse.Namespace) -> records.PreparedSet:
       args.image_size or IMAGE_SIZE,
       args.encoding or '',
       skip_errors=args.on_error == 'skip',
-      fingerprint=sources.fingerprint(args.source, args.manual_dir),
     )
   _check_same(
     prepared, {'image_size': args.image_size, 'encoding': args.encoding}

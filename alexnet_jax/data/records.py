@@ -102,6 +102,22 @@ class PreparedSet:
         f'eval.split={split!r} does not exist in {self.directory}: choose '
         f'from {", ".join(self.info["splits"])}.'
       )
+    try:
+      opened = self._open(split)
+    except (OSError, RuntimeError, ValueError) as error:
+      raise self.damaged() from error
+    if len(opened) != self.num_examples(split):
+      raise self.damaged()
+    return opened
+
+  def damaged(self) -> errors.UserError:
+    """What reading it ends in where a file is not as it was written."""
+    return errors.UserError(
+      f'{self.directory} has a file that cannot be read: run `python -m '
+      'alexnet_jax.data.prepare` with --check to see which one is damaged.'
+    )
+
+  def _open(self, split: str) -> 'JpegSplit | RawSplit':
     labels = np.load(self.directory / f'{split}_labels.npy')
     paths = self.shard_paths(split)
     if self.info['encoding'] == JPEG:
@@ -129,6 +145,9 @@ class JpegSplit:
   labels: np.ndarray
   source: array_record_data_source.ArrayRecordDataSource
 
+  def __len__(self) -> int:
+    return len(self.source)
+
   def read(self, rows: np.ndarray) -> list[bytes]:
     """The JPEG files of records [b].
 
@@ -154,6 +173,9 @@ class RawSplit:
   def _starts(self) -> list[int]:
     return [0, *itertools.accumulate(len(shard) for shard in self.shards)]
 
+  def __len__(self) -> int:
+    return self._starts[-1]
+
   def __getitem__(self, row: int) -> np.ndarray:
     """Record number `row`: [S, S, 3], mapped, not yet read."""
     shard = bisect.bisect_right(self._starts, row) - 1
@@ -161,9 +183,19 @@ class RawSplit:
 
 
 def open_prepared(data_dir: str, name: str) -> PreparedSet | None:
-  """Opens the prepared set of source `name`, or returns None."""
+  """Opens the prepared set of source `name`, or returns None.
+
+  Raises:
+    UserError: where its files are laid out in a way that is no longer read.
+  """
   directory = pathlib.Path(data_dir).expanduser() / sources.directory_name(name)
   path = directory / 'info.json'
   if not path.is_file():
     return None
-  return PreparedSet(directory, json.loads(path.read_text()))
+  info = json.loads(path.read_text())
+  if 'shards' not in info:
+    raise errors.UserError(
+      f'{directory} was prepared by an older version of this project; remove '
+      'it and prepare the set again.'
+    )
+  return PreparedSet(directory, info)

@@ -24,7 +24,7 @@ from alexnet_jax.data import ilsvrc, shapes
 IMAGENET = 'imagenet2012'
 # Beside the copy that TFDS builds: the fingerprint of the tars it is from.
 _MARKER = 'tars.sha256'
-_IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
+_IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.gif')
 _FOLDER = 'folder='
 # Longer than this is prepared by its own command, with the user's consent.
 _SMALL = 100_000
@@ -41,6 +41,7 @@ class Source:
     num_examples: split -> count, for 'train' and 'validation'.
     examples: (split, start) -> dataset of {'image': encoded bytes, 'label',
       'name'}, in a fixed order, from number `start` on.
+    fingerprint: of the files it is from, see `fingerprint`.
   """
 
   name: str
@@ -48,6 +49,7 @@ class Source:
   native_size: int | None
   num_examples: dict[str, int]
   examples: Callable[[str, int], tf.data.Dataset]
+  fingerprint: str = ''
 
   @property
   def is_small(self) -> bool:
@@ -184,7 +186,7 @@ def _folder_source(name: str) -> Source:
     )
     return dataset.map(
       lambda path, label: {
-        'image': tf.io.read_file(path),
+        'image': tf.numpy_function(_read, [path], tf.string),
         'label': tf.cast(label, tf.int64),
         'name': path,
       },
@@ -192,7 +194,17 @@ def _folder_source(name: str) -> Source:
     )
 
   counts = {split: len(paths) for split, paths in splits.items()}
-  return Source(name, class_names, None, counts, examples)
+  return Source(
+    name, class_names, None, counts, examples, _folder_fingerprint(name)
+  )
+
+
+def _read(path: bytes) -> bytes:
+  """A file, or nothing, which is no picture, where there is none."""
+  try:
+    return pathlib.Path(path.decode()).read_bytes()
+  except OSError:
+    return b''
 
 
 def _builder(name: str, tfds_dir: str) -> tfds.core.DatasetBuilder:
@@ -268,8 +280,14 @@ def _tfds_source(name: str, tfds_dir: str, manual_dir: str) -> Source:
   counts = {
     s: builder.info.splits[t].num_examples for s, t in tfds_split.items()
   }
+  marker = builder.data_path / _MARKER
   return Source(
-    name, tuple(label.names), _native_size(builder.info), counts, examples
+    name,
+    tuple(label.names),
+    _native_size(builder.info),
+    counts,
+    examples,
+    marker.read_text() if marker.exists() else '',
   )
 
 

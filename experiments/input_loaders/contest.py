@@ -69,7 +69,7 @@ class Worker:
     print(command, file=self._process.stdin, flush=True)
     answer = self._answer()
     self._signal(signal.SIGSTOP)
-    return answer['images'] / answer['seconds']
+    return round(answer['images'] / answer['seconds'], 1)
 
   def close(self) -> None:
     """Ends it, by itself if it can."""
