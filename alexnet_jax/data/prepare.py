@@ -141,11 +141,12 @@ def _stored_forms(
     UserError: where the source ends early.
   """
   source, count = job.source, job.source.num_examples[split]
-  cores = os.cpu_count()  # fixed, where AUTOTUNE's buffers would grow
+  # Enough to hide what this thread does; AUTOTUNE's buffers would grow.
+  ahead = 2 * os.cpu_count()
   dataset = source.examples(split, start).map(
-    lambda example: _stored_form(example, job), cores, deterministic=True
+    lambda example: _stored_form(example, job), ahead, deterministic=True
   )
-  iterator = dataset.prefetch(cores).as_numpy_iterator()
+  iterator = dataset.prefetch(ahead).as_numpy_iterator()
   bar = tqdm.tqdm(total=count, initial=start, unit='image')
   bar.set_description(f'prepare {source.name} {split}')
   with bar:
