@@ -1,6 +1,7 @@
 """What the entry points share: a mistake on the command line is a sentence."""
 
 import contextlib
+import errno
 import sys
 from collections.abc import Iterator
 
@@ -8,6 +9,8 @@ import ml_collections
 from absl import flags
 
 from alexnet_jax import errors
+
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.ENOLCK, errno.EIO)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -54,7 +57,7 @@ def one_sentence() -> Iterator[None]:
   except errors.UserError as error:
     sys.exit(f'error: {error}')
   except OSError as error:
-    if error.filename is None:
+    if error.filename is None and error.errno not in _OF_DISKS:
       raise
-    # A path that cannot be read or written; the message names it.
+    # A path that cannot be read or written, which the message names, or a disk.
     sys.exit(f'error: {error}.')

@@ -12,14 +12,13 @@ import json
 import os
 import pathlib
 import platform
-import subprocess
 
 import jax
 import ml_collections
 import tensorflow as tf
 
-from alexnet_jax import errors
-from alexnet_jax.data import preprocessing, records
+from alexnet_jax import errors, git
+from alexnet_jax.data import prepare, preprocessing, records
 
 # What a resumed run may change (and all that ends in _every_...).
 _RESUMABLE = (
@@ -94,10 +93,12 @@ def start(
     The run's preprocessing: from the data at first, from then on the file's.
 
   Raises:
-    UserError: where the directory holds a run of another config.
+    UserError: where the directory holds a run of another config, or a new
+      run's data was prepared from other files than there are now.
   """
   stored = _read_config(workdir)
   if stored is None:
+    prepare.check_origin(prepared, config.data.manual_dir)
     workdir.mkdir(parents=True, exist_ok=True)
     process = preprocessing.from_statistics(prepared, config.data)
     process.save(workdir / 'preprocessing.npz')
@@ -151,6 +152,7 @@ def evaluation_config(
     )
   config = ml_collections.ConfigDict(stored)
   config.num_devices = 0  # those of this machine, not of the run's
+  config.data.workers = 0
   for name, value in overrides.items():
     if name not in _EVALUABLE and not name.startswith('eval.'):
       raise errors.UserError(
@@ -183,22 +185,6 @@ def _environment(prepared: records.PreparedSet) -> dict[str, object]:
       'tensorflow': tf.__version__,  # of either of its distributions
     },
     'devices': [f'{d.platform} {d.device_kind}' for d in jax.devices()],
-    'git_commit': _git_commit(),
+    'git_commit': git.commit(),
     'warnings': prepared.warnings(),
   }
-
-
-def _git_commit() -> str | None:
-  """This code's commit, '+' where files were changed; None outside git."""
-  command = ['git', 'describe', '--always', '--abbrev=40', '--dirty=+']
-  try:
-    result = subprocess.run(
-      command,
-      cwd=pathlib.Path(__file__).parent,
-      capture_output=True,
-      text=True,
-      check=False,
-    )
-  except OSError:  # no git at all
-    return None
-  return result.stdout.strip() or None

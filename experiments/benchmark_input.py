@@ -22,6 +22,9 @@ How it is fair:
 * What lay ready in buffers is taken before the clock starts. From then on
   batches are taken as fast as they come, so that buffers are as empty at the
   end; whole turns of the workers are counted.
+* Every round records how many cores other programs used meanwhile, and the
+  report says how many rounds they disturbed: run it on a quiet machine. What
+  other virtual machines take without a trace only shows as spread over rounds.
 
 The ceilings do only a part of the work: `decode` decodes crops from memory,
 `copy` copies them from raw pixels. Under `training`, input and step are
@@ -31,6 +34,7 @@ measured alone and together.
 import json
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 
@@ -204,6 +208,8 @@ def main(_) -> None:
   """Measures, and writes what came out."""
   tf.config.set_visible_devices([], 'GPU')
   logging.set_verbosity(logging.WARNING)
+  # To end the workers and remove the files on the way out.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit('terminated'))
   with command_line.one_sentence():
     config = _CONFIG.value
     validate.check_config(config)

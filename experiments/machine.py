@@ -5,8 +5,9 @@ import os
 import pathlib
 import platform
 import re
-import subprocess
 import sys
+
+from alexnet_jax import git
 
 _PACKAGES = (
   'jax',
@@ -28,7 +29,7 @@ def environment() -> dict[str, object]:
     'platform': platform.platform(),
     'python': platform.python_version(),
     'packages': versions(_PACKAGES),
-    'git_commit': _git_commit(),
+    'git_commit': git.commit(),
     'command': _command(),
   }
 
@@ -57,18 +58,6 @@ def _cpu() -> str:
   text = info.read_text() if info.exists() else ''
   found = re.search(r'model name\s*: (.*)', text)
   return found[1] if found else platform.processor()
-
-
-def _git_commit() -> str:
-  command = ['git', 'describe', '--always', '--abbrev=40', '--dirty=+']
-  result = subprocess.run(
-    command,
-    cwd=pathlib.Path(__file__).parent,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  return result.stdout.strip()
 
 
 def _command() -> str:

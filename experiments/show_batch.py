@@ -10,15 +10,11 @@ with colour noise, the mean added back to look at.
 
 import pathlib
 
-import matplotlib
-
-matplotlib.use('Agg')
-
 import ml_collections
 import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
-from matplotlib import patches, pyplot
+from matplotlib import figure, patches
 from ml_collections import config_flags
 
 from alexnet_jax import command_line, errors, validate
@@ -86,7 +82,7 @@ def _stages(
 
 def draw(
   config: ml_collections.ConfigDict, step: int, count: int
-) -> pyplot.Figure:
+) -> figure.Figure:
   """The first `count` examples of batch `step`, a column each."""
   prepared = prepare.open_or_prepare(config.data)
   batches = pipeline.train_batches(
@@ -98,10 +94,8 @@ def draw(
     end_step=step + 1,
   )
   batch = {name: array[:count] for name, array in next(batches).items()}
-  margin = prepared.image_size - config.data.crop_size
   places = batch['index'].astype(np.int64)
-  num_examples = prepared.num_examples('train')
-  draws = augment.draw(config.seed, places, num_examples, margin)
+  draws = pipeline.draw_examples(prepared, config.data, config.seed, places)
   stages = _stages(config, prepared, batch, draws)
   names = [prepared.class_names[label] for label in batch['label']]
   return _plot(stages, draws, names, config.data)
@@ -112,11 +106,10 @@ def _plot(
   draws: augment.Draws,
   names: list[str],
   data: ml_collections.ConfigDict,
-) -> pyplot.Figure:
+) -> figure.Figure:
   rows, columns = len(stages), len(names)
-  figure, axes = pyplot.subplots(
-    rows, columns, figsize=(1.6 * columns + 1, 1.7 * rows), squeeze=False
-  )
+  chart = figure.Figure((1.6 * columns + 1, 1.7 * rows))
+  axes = chart.subplots(rows, columns, squeeze=False)
   for row, (stage, pictures) in zip(axes, stages.items(), strict=True):
     for axis, picture in zip(row, pictures, strict=True):
       axis.imshow(np.clip(picture, 0, 255).astype(np.uint8))
@@ -129,10 +122,9 @@ def _plot(
       patches.Rectangle((left, top), side, side, fill=False, color='red')
     )
     axes[0, i].set_title(name, fontsize=9)
-    mirrored = data.flip and draws.flips[i]
-    axes[2, i].set_xlabel('mirrored' if mirrored else '', fontsize=8)
-  figure.tight_layout()
-  return figure
+    axes[2, i].set_xlabel('mirrored' if draws.flips[i] else '', fontsize=8)
+  chart.tight_layout()
+  return chart
 
 
 def main(_) -> None:

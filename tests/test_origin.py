@@ -61,9 +61,9 @@ def _refusal(function, *args) -> str:
 def test_a_folder_that_has_changed_is_refused(tmp_path, folder, path, content):
   data = _data(tmp_path, f'folder={folder}')
   prepared = prepare.open_or_prepare(data)
-  assert prepare.open_or_prepare(data).info == prepared.info
+  prepare.check_origin(prepared, '')
   (folder / path).write_bytes(content)
-  message = _refusal(prepare.open_or_prepare, data)
+  message = _refusal(prepare.check_origin, prepared, '')
   assert str(prepared.directory) in message and str(folder) in message
 
 
@@ -134,6 +134,6 @@ def test_imagenet_from_other_tars_is_refused(tmp_path, tars, monkeypatch):
   with pytest.raises(SystemExit, match=directory) as caught:
     prepare.main()
   assert str(caught.value).startswith('error: ')
-  assert directory in _refusal(prepare.open_or_prepare, data)
+  assert directory in _refusal(prepare.check_origin, prepared, str(tars))
   # Without the tars, there is nothing to compare.
-  prepare.open_or_prepare(_data(tmp_path, 'imagenet2012'))
+  prepare.check_origin(prepared, '')

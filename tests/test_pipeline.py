@@ -40,6 +40,7 @@ def _write_set(
   info = {
     'source': 'numbers',
     'fingerprint': '',
+    'sha256': {},
     'image_size': images.shape[1],
     'encoding': encoding,
     'splits': dict.fromkeys(splits, len(images)),
@@ -341,3 +342,12 @@ def test_a_record_that_is_no_picture_ends_in_one_sentence(
   prepared = _write_set(tmp_path, _numbered_images(), 'jpeg')
   with pytest.raises(errors.UserError, match='--check'):
     list(pipeline.eval_batches(prepared, 'validation', 10))
+
+
+def test_evaluations_leave_no_file_open(tmp_path):
+  prepared = _write_set(tmp_path, _numbered_images()[:6], 'jpeg')
+  counts = []
+  for _ in range(4):
+    list(pipeline.eval_batches(prepared, 'validation', 3))
+    counts.append(len(list(pathlib.Path('/proc/self/fd').iterdir())))
+  assert counts[1] == counts[-1]

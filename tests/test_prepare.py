@@ -1,6 +1,7 @@
 """What preparation writes, and what it refuses."""
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
 
@@ -206,20 +207,18 @@ def test_bad_files_can_be_left_out(tmp_path):
   assert (prepared.statistics()['mean_image'] == 2.5).all()
 
 
-def test_a_shard_without_any_good_file_is_refused(tmp_path):
-  encoded = [BAD['text'], GOOD, BAD['text'], BAD['empty'], GOOD]
-  source = pictures.source(encoded)
-  message = _refusal(
-    prepare.prepare,
-    source,
-    str(tmp_path),
-    SIZE,
-    skip_errors=True,
-    shard_size=2,
-  )
-  assert 'train-00001-of-00003' in message
-  # The first of this shard, not of the split.
-  assert 'train/picture 2' in message
+@pytest.mark.parametrize('encoding', ['jpeg', 'raw'])
+def test_a_shard_may_be_empty_but_no_split(tmp_path, encoding):
+  bad = [BAD['text'], BAD['empty']]
+  source = pictures.source([GOOD, GOOD, *bad, GOOD])
+  how = {'encoding': encoding, 'skip_errors': True, 'shard_size': 2}
+  prepared = prepare.prepare(source, str(tmp_path), SIZE, **how)
+  assert [s['images'] for s in prepared.info['shards']['train']] == [2, 0, 1]
+  assert len(pictures.stored(prepared, 'train')) == 3
+  nothing = pictures.source([GOOD], bad, name='nothing')
+  refused = functools.partial(prepare.prepare, **how)
+  message = _refusal(refused, nothing, str(tmp_path), SIZE)
+  assert 'no picture of validation' in message
 
 
 def test_a_source_that_ends_early_is_named(tmp_path):

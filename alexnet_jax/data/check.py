@@ -1,7 +1,5 @@
 """Checks a prepared set against its own info.json."""
 
-import pathlib
-
 import numpy as np
 import tqdm
 
@@ -20,8 +18,6 @@ def check(prepared: records.PreparedSet) -> None:
   Raises:
     UserError: naming the file that is not as it was written.
   """
-  for name, digest in prepared.info['sha256'].items():
-    _check_digest(prepared.directory / name, digest)
   for split in prepared.info['splits']:
     _check_labels(prepared, split)
     _check_shards(prepared, split)
@@ -34,11 +30,6 @@ def _damaged(path: object, what: str) -> errors.UserError:
   return errors.UserError(
     f'{path} {what}; remove the directory and prepare the set again.'
   )
-
-
-def _check_digest(path: pathlib.Path, digest: str) -> None:
-  if not path.exists() or records.sha256(path) != digest:
-    raise _damaged(path, 'is not as it was written')
 
 
 def _check_labels(prepared: records.PreparedSet, split: str) -> None:
@@ -62,7 +53,7 @@ def _check_shards(prepared: records.PreparedSet, split: str) -> None:
     unit='shard',
   )
   for path, shard in bar:
-    _check_digest(path, shard['sha256'])
+    records.check_digest(path, shard['sha256'])
 
 
 def _pixel_sums(

@@ -6,6 +6,7 @@ flips are drawn in the same way. Nothing has state: any step is reached at
 once, and neither workers nor processes change a batch.
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 
@@ -52,18 +53,25 @@ def train_batches(
     UserError: where a stored image cannot be read.
   """
   split = prepared.open_split('train')
-  margin = prepared.image_size - data.crop_size
-
-  def draw(places: np.ndarray) -> augment.Draws:
-    draws = augment.draw(seed, places, len(split.labels), margin)
-    return draws if data.flip else draws._replace(flips=draws.flips & False)
-
-  plan = _Plan(draw, batch_size, share)
+  draw = functools.partial(draw_examples, prepared, data, seed)
+  pieces = _Pieces(draw, batch_size, share)
   steps = range(start_step, end_step)
   for image, label, place in _batches(
-    prepared, split, plan, steps, data.crop_size, data.workers
+    prepared, split, pieces, steps, data.crop_size, data.workers
   ):
     yield {'image': image, 'label': label, 'index': place.astype(np.uint32)}
+
+
+def draw_examples(
+  prepared: records.PreparedSet,
+  data: ml_collections.ConfigDict,
+  seed: int,
+  places: np.ndarray,
+) -> augment.Draws:
+  """Records, crops and flips of the run's examples at `places` [b]."""
+  margin = prepared.image_size - data.crop_size
+  draws = augment.draw(seed, places, prepared.num_examples('train'), margin)
+  return draws if data.flip else draws._replace(flips=draws.flips & False)
 
 
 def eval_batches(
@@ -97,19 +105,26 @@ def eval_batches(
   def draw(places: np.ndarray) -> augment.Draws:
     return augment.no_draws(np.minimum(places, count - 1))
 
-  plan = _Plan(draw, batch_size, share)
+  pieces = _Pieces(draw, batch_size, share)
   steps = range(-(-count // batch_size))
   for image, label, place in _batches(
-    prepared, split, plan, steps, size, workers
+    prepared, split, pieces, steps, size, workers
   ):
     yield {'image': image, 'label': label, 'mask': np.float32(place < count)}
 
 
-class _Plan:
+def num_cores() -> int:
+  """Cores that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):  # not on every system
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count()
+
+
+class _Pieces:
   """Cuts each batch into pieces, and says what each piece holds.
 
   Attributes:
-    pieces: how many make up this process's share of a batch.
+    count: how many make up this process's share of a batch.
   """
 
   def __init__(
@@ -120,7 +135,7 @@ class _Plan:
   ):
     self._draw, self._batch_size = draw, batch_size
     self._share = np.arange(batch_size)[share]
-    self.pieces = next(
+    self.count = next(
       n
       for n in range(1, len(self._share) + 1)
       if len(self._share) % n == 0 and len(self._share) // n <= _MOST_AT_A_TIME
@@ -128,8 +143,8 @@ class _Plan:
 
   def __call__(self, number: np.ndarray) -> tuple[augment.Draws, np.ndarray]:
     """Draws and places of piece `number`, counted from step 0 on."""
-    step, piece = divmod(int(number), self.pieces)
-    own = np.split(self._share, self.pieces)[piece]
+    step, piece = divmod(int(number), self.count)
+    own = np.split(self._share, self.count)[piece]
     places = step * self._batch_size + own
     return self._draw(places), places
 
@@ -137,20 +152,20 @@ class _Plan:
 def _batches(
   prepared: records.PreparedSet,
   split: records.JpegSplit | records.RawSplit,
-  plan: _Plan,
+  pieces: _Pieces,
   steps: range,
   size: int,
   workers: int,
 ) -> Iterator[tuple[np.ndarray, ...]]:
   """Yields images [b, size, size, 3], labels [b] and places [b]."""
   raw = isinstance(split, records.RawSplit)
-  load = (_load_raw if raw else _load_jpeg)(split, plan, size)
-  workers = workers or os.cpu_count()
+  load = (_load_raw if raw else _load_jpeg)(split, pieces, size)
+  workers = workers or num_cores()
   dataset = tf.data.Dataset.range(
-    steps.start * plan.pieces, steps.stop * plan.pieces
+    steps.start * pieces.count, steps.stop * pieces.count
   ).map(load, workers, deterministic=True)
-  if plan.pieces > 1:
-    dataset = dataset.batch(plan.pieces).map(_join)
+  if pieces.count > 1:
+    dataset = dataset.batch(pieces.count).map(_join)
   options = tf.data.Options()
   options.threading.private_threadpool_size = workers
   dataset = dataset.prefetch(_PREFETCH).with_options(options)
@@ -173,11 +188,11 @@ def _join(*pieces: tf.Tensor) -> tuple[tf.Tensor, ...]:
   return tuple(tf.reshape(x, (-1, *x.shape[2:])) for x in pieces)
 
 
-def _load_jpeg(split: records.JpegSplit, plan: _Plan, size: int):
+def _load_jpeg(split: records.JpegSplit, pieces: _Pieces, size: int):
   """A piece: read here, decoded in C++."""
 
   def read(number: np.ndarray) -> tuple[np.ndarray, ...]:
-    draws, places = plan(number)
+    draws, places = pieces(number)
     jpegs = np.array(split.read(draws.records), dtype=object)
     windows = np.insert(draws.corners, [2, 2], size, axis=1)
     return jpegs, windows, draws.flips, split.labels[draws.records], places
@@ -199,11 +214,11 @@ def _load_jpeg(split: records.JpegSplit, plan: _Plan, size: int):
   return load
 
 
-def _load_raw(split: records.RawSplit, plan: _Plan, size: int):
+def _load_raw(split: records.RawSplit, pieces: _Pieces, size: int):
   """A piece: copied from the mapped file."""
 
   def read(number: np.ndarray) -> tuple[np.ndarray, ...]:
-    draws, places = plan(number)
+    draws, places = pieces(number)
     crops = np.empty((len(places), size, size, 3), np.uint8)
     for crop, record, (top, left), flip in zip(crops, *draws, strict=True):
       window = split[record][top : top + size, left : left + size]

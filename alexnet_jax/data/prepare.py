@@ -32,7 +32,15 @@ from absl import logging
 from array_record.python import array_record_module
 
 from alexnet_jax import command_line, errors
-from alexnet_jax.data import check, ilsvrc, images, records, sources, statistics
+from alexnet_jax.data import (
+  check,
+  ilsvrc,
+  images,
+  pipeline,
+  records,
+  sources,
+  statistics,
+)
 
 IMAGE_SIZE = 256
 SHARD_SIZE = 10_000  # examples
@@ -142,7 +150,7 @@ def _stored_forms(
   """
   source, count = job.source, job.source.num_examples[split]
   # Enough to hide what this thread does; AUTOTUNE's buffers would grow.
-  ahead = 2 * os.cpu_count()
+  ahead = 2 * pipeline.num_cores()
   dataset = source.examples(split, start).map(
     lambda example: _stored_form(example, job), ahead, deterministic=True
   )
@@ -153,10 +161,15 @@ def _stored_forms(
     for index in range(start, count):
       try:
         yield next(iterator)
-      except tf.errors.OpError:
+      except tf.errors.InvalidArgumentError:  # a decoder's
         example = next(source.examples(split, index).as_numpy_iterator())
         on_error(example['name'].decode())
         yield None
+      except tf.errors.OpError as error:
+        raise errors.UserError(
+          f'image {index} of {split} of {source.name} cannot be read '
+          f'({errors.first_line(error)}); repair the source and prepare again.'
+        ) from error
       except StopIteration:
         raise errors.UserError(
           f'data.name={source.name!r} ends after {index} images of {split} '
@@ -167,8 +180,8 @@ def _stored_forms(
 
 def _stop(name: str) -> None:
   raise errors.UserError(
-    f'{name} cannot be read as an image; replace or remove the file and '
-    'prepare again, or leave such files out with --on_error=skip.'
+    f'{name} cannot be read as an image; leave such files out with '
+    '--on_error=skip, or replace the file and prepare all again.'
   )
 
 
@@ -179,19 +192,16 @@ def _write_shard(
   progress: _Progress,
 ) -> None:
   """Writes one shard and adds it to `progress`."""
-  count, known = 0, len(progress.skipped)
+  known = len(progress.labels)
   with contextlib.closing(_open_writer(path, job.encoding)) as writer:
     for example in filter(None, examples):
       stored = example['stored'] or example['pixels'].tobytes()
       writer.write(stored)
-      count += 1
       progress.labels.append(int(example['label']))
       progress.sums.add(example['pixels'])
-  if not count:
-    raise errors.UserError(
-      f'{job.source.name}: no picture of {path.name} can be read (the first '
-      f'is {progress.skipped[known]}); check where the files come from.'
-    )
+  with open(path, 'rb') as file:
+    os.fsync(file)
+  count = len(progress.labels) - known
   progress.shards.append({'images': count, 'sha256': records.sha256(path)})
 
 
@@ -207,6 +217,8 @@ def _write_split(job: _Job, split: str, directory: pathlib.Path) -> _Progress:
   """Writes what is missing of a split's shards."""
   saved, count = directory / f'{split}_progress.npz', job.num_shards(split)
   progress = _Progress.load(saved, job.size)
+  if progress.skipped and not job.skip_errors:
+    _stop(progress.skipped[0])
   start = len(progress.shards) * job.shard_size
   on_error = progress.skipped.append if job.skip_errors else _stop
   examples = _stored_forms(job, split, start, on_error)
@@ -215,17 +227,32 @@ def _write_split(job: _Job, split: str, directory: pathlib.Path) -> _Progress:
     slice_ = itertools.islice(examples, job.shard_size)
     _write_shard(path, slice_, job, progress)
     progress.save(saved)
+  if not progress.labels:
+    raise errors.UserError(
+      f'{job.source.name}: no picture of {split} can be read (the first is '
+      f'{progress.skipped[0]}); check where the files come from.'
+    )
   return progress
 
 
 def _open_partial(partial: pathlib.Path, job: _Job) -> None:
-  """Keeps the finished shards of the same job, or starts over."""
+  """Keeps the finished shards of the same job.
+
+  Raises:
+    UserError: where those of another job would be lost.
+  """
   path = partial / 'job.json'
   identity = json.dumps(job.identity(), sort_keys=True)
-  if not path.exists() or path.read_text() != identity:
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    path.write_text(identity)
+  if path.exists() and path.read_text() == identity:
+    return
+  if list(partial.glob('*_progress.npz')):
+    raise errors.UserError(
+      f'{partial} holds finished shards of another preparation (see its '
+      'job.json: other files, size or encoding); finish that one, or remove it.'
+    )
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir(parents=True)
+  path.write_text(identity)
 
 
 def _finish(
@@ -244,6 +271,7 @@ def _finish(
     'source': job.source.name,
     'fingerprint': job.source.fingerprint,
     'image_size': job.size,
+    'native_size': job.source.native_size,
     'encoding': job.encoding,
     'splits': {split: len(p.labels) for split, p in written.items()},
     'shards': {split: p.shards for split, p in written.items()},
@@ -332,8 +360,7 @@ def open_or_prepare(data: ml_collections.ConfigDict) -> records.PreparedSet:
   """Opens what `config.data` names, preparing it first where it is small.
 
   Raises:
-    UserError: where it is missing and large, of another image size, or was
-      prepared from other files than those that are there now.
+    UserError: where it is missing and large, or of another image size.
   """
   prepared = records.open_prepared(data.dir, data.name)
   if prepared is None:
@@ -343,14 +370,18 @@ def open_or_prepare(data: ml_collections.ConfigDict) -> records.PreparedSet:
       f'data.image_size={data.image_size} but {prepared.directory} holds '
       f'images of {prepared.image_size}: give that size, or another data.dir.'
     )
-  _check_origin(prepared, data.manual_dir)
   for warning in prepared.warnings():
     logging.warning(warning)
   return prepared
 
 
-def _check_origin(prepared: records.PreparedSet, manual_dir: str) -> None:
-  """Raises UserError where a set was prepared from other files."""
+def check_origin(prepared: records.PreparedSet, manual_dir: str) -> None:
+  """Raises UserError where a set was prepared from other files.
+
+  Args:
+    prepared: the set.
+    manual_dir: where the ILSVRC tars lie, if they still do.
+  """
   name, known = prepared.info['source'], prepared.info['fingerprint']
   given = sources.fingerprint(name, manual_dir)
   if given and known and given != known:
@@ -423,14 +454,16 @@ def _parse_args() -> argparse.Namespace:
 
 
 def _check_same(prepared: records.PreparedSet, given: dict) -> None:
-  """Raises UserError where a set is there, but not as asked for."""
-  for name, value in given.items():
-    # Sets of smaller pictures keep their size, whatever was asked for.
-    smaller = name == 'image_size' and value and value > prepared.image_size
-    if value not in (None, prepared.info[name]) and not smaller:
+  """Raises UserError where a set is not as the command line asks."""
+  info = prepared.info
+  asked = {name: value for name, value in given.items() if value}
+  if asked.get('image_size', 0) > info['image_size'] == info['native_size']:
+    del asked['image_size']  # smaller pictures keep their size
+  for name, value in asked.items():
+    if value != info[name]:
       raise errors.UserError(
         f'--{name}={value} but {prepared.directory} was prepared with '
-        f'{prepared.info[name]}; give another data_dir.'
+        f'{info[name]}; give another data_dir.'
       )
 
 
@@ -445,7 +478,7 @@ def _open_or_prepare(args: argparse.Namespace) -> records.PreparedSet:
       'first, without --check.'
     )
   if prepared is None:
-    return prepare(
+    prepared = prepare(
       sources.open_source(args.source, args.tfds_dir, args.manual_dir),
       args.data_dir,
       args.image_size or IMAGE_SIZE,
@@ -455,7 +488,7 @@ def _open_or_prepare(args: argparse.Namespace) -> records.PreparedSet:
   _check_same(
     prepared, {'image_size': args.image_size, 'encoding': args.encoding}
   )
-  _check_origin(prepared, args.manual_dir)
+  check_origin(prepared, args.manual_dir)
   return prepared
 
 

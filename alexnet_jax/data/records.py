@@ -41,6 +41,15 @@ def sha256(path: pathlib.Path) -> str:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
+def check_digest(path: pathlib.Path, digest: str) -> None:
+  """Raises UserError where a file is not the one with this digest."""
+  if not path.exists() or sha256(path) != digest:
+    raise errors.UserError(
+      f'{path} is not as it was written; remove the directory and prepare the '
+      'set again.'
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class PreparedSet:
   """A prepared set, opened for reading.
@@ -102,6 +111,16 @@ class PreparedSet:
         f'eval.split={split!r} does not exist in {self.directory}: choose '
         f'from {", ".join(self.info["splits"])}.'
       )
+    if split not in self._opened:
+      self._opened[split] = self._open_whole(split)
+    return self._opened[split]
+
+  @functools.cached_property
+  def _opened(self) -> dict[str, 'JpegSplit | RawSplit']:
+    # Once each: TensorFlow never lets go of what its functions have read from.
+    return {}
+
+  def _open_whole(self, split: str) -> 'JpegSplit | RawSplit':
     try:
       opened = self._open(split)
     except (OSError, RuntimeError, ValueError) as error:
@@ -125,12 +144,12 @@ class PreparedSet:
         [str(path) for path in paths]
       )
       return JpegSplit(labels, source)
-    size = self.image_size
-    shards = [
-      np.memmap(path, np.uint8, 'r').reshape(-1, size, size, 3)
-      for path in paths
-    ]
-    return RawSplit(labels, shards)
+    return RawSplit(labels, [self._map(path) for path in paths])
+
+  def _map(self, path: pathlib.Path) -> np.ndarray:
+    empty = not path.stat().st_size  # which cannot be mapped
+    pixels = np.empty(0, np.uint8) if empty else np.memmap(path, np.uint8, 'r')
+    return pixels.reshape(-1, self.image_size, self.image_size, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +205,8 @@ def open_prepared(data_dir: str, name: str) -> PreparedSet | None:
   """Opens the prepared set of source `name`, or returns None.
 
   Raises:
-    UserError: where its files are laid out in a way that is no longer read.
+    UserError: where its files are laid out in a way that is no longer read, or
+      one of the small ones is damaged.
   """
   directory = pathlib.Path(data_dir).expanduser() / sources.directory_name(name)
   path = directory / 'info.json'
@@ -198,4 +218,6 @@ def open_prepared(data_dir: str, name: str) -> PreparedSet | None:
       f'{directory} was prepared by an older version of this project; remove '
       'it and prepare the set again.'
     )
+  for file, digest in info['sha256'].items():
+    check_digest(directory / file, digest)
   return PreparedSet(directory, info)

@@ -13,6 +13,7 @@ folders directly, where every image whose path hashes to 0 modulo 10 validates.
 import dataclasses
 import hashlib
 import pathlib
+import tarfile
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -22,8 +23,6 @@ from alexnet_jax import errors
 from alexnet_jax.data import ilsvrc, shapes
 
 IMAGENET = 'imagenet2012'
-# Beside the copy that TFDS builds: the fingerprint of the tars it is from.
-_MARKER = 'tars.sha256'
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.gif')
 _FOLDER = 'folder='
 # Longer than this is prepared by its own command, with the user's consent.
@@ -195,7 +194,7 @@ def _folder_source(name: str) -> Source:
 
   counts = {split: len(paths) for split, paths in splits.items()}
   return Source(
-    name, class_names, None, counts, examples, _folder_fingerprint(name)
+    name, class_names, None, counts, examples, _fingerprint(name, splits)
   )
 
 
@@ -280,7 +279,7 @@ def _tfds_source(name: str, tfds_dir: str, manual_dir: str) -> Source:
   counts = {
     s: builder.info.splits[t].num_examples for s, t in tfds_split.items()
   }
-  marker = builder.data_path / _MARKER
+  marker = _marker(builder)
   return Source(
     name,
     tuple(label.names),
@@ -312,24 +311,31 @@ def fingerprint(name: str, manual_dir: str = '') -> str:
   if name == IMAGENET:
     return ilsvrc.fingerprint(manual_dir)
   if name.startswith(_FOLDER) and _folder(name).is_dir():
-    return _folder_fingerprint(name)
+    return _fingerprint(name, _folder_splits(name))
   return ''
 
 
-def _folder_fingerprint(name: str) -> str:
+def _fingerprint(name: str, splits: dict[str, list[pathlib.Path]]) -> str:
   root, digest = _folder(name), hashlib.sha256()
-  for split, paths in _folder_splits(name).items():
+  for split, paths in splits.items():
     for path in paths:
       place = path.relative_to(root).as_posix()
-      digest.update(f'{split} {place} {path.stat().st_size}\n'.encode())
+      size = path.stat().st_size if path.exists() else None
+      digest.update(f'{split} {place} {size}\n'.encode())
   return digest.hexdigest()
+
+
+def _marker(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
+  """Beside the copy that TFDS builds: the fingerprint of its tars."""
+  copy = pathlib.Path(builder.data_path)
+  return copy.with_name(f'{copy.name}.tars.sha256')
 
 
 def _check_same_tars(
   builder: tfds.core.DatasetBuilder, manual_dir: str
 ) -> None:
   """Raises UserError where TFDS has built its copy from other tars."""
-  marker = builder.data_path / _MARKER
+  marker = _marker(builder)
   given = fingerprint(builder.name, manual_dir)
   if given and marker.exists() and marker.read_text() != given:
     raise errors.UserError(
@@ -344,14 +350,25 @@ def _build(
   """Lets TFDS download the set, or build imagenet2012 from the tars."""
   if builder.name == IMAGENET:
     ilsvrc.check_present(manual_dir)
+    marker = _marker(builder)
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.write_text(ilsvrc.fingerprint(manual_dir))
   config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
   try:
     builder.download_and_prepare(download_config=config)
-  except (OSError, AssertionError) as error:
+  except (
+    OSError,
+    AssertionError,
+    tarfile.TarError,
+    tf.errors.OpError,
+  ) as error:
+    remedy = (
+      'make room for a copy of the tars, or check them with --verify_tars'
+      if builder.name == IMAGENET
+      else 'let TFDS prepare it where there is a network, and give its '
+      'directory as data.tfds_dir'
+    )
     raise errors.UserError(
-      f'data.name={name!r} could not be downloaded '
-      f'({errors.first_line(error)}); let TFDS prepare it where there '
-      'is a network, and give its directory as data.tfds_dir.'
+      f'data.name={name!r} could not be built by TFDS '
+      f'({errors.first_line(error)}); {remedy}.'
     ) from error
-  if builder.name == IMAGENET:
-    (builder.data_path / _MARKER).write_text(ilsvrc.fingerprint(manual_dir))

@@ -23,8 +23,8 @@ class PixelSums:
     """Adds one image [S, S, 3] of uint8."""
     self.count += 1
     self.pixels += image
-    # Products of two bytes fit 16 bits. (A matrix product would be BLAS's,
-    # whose threads fight with those that decode.)
+    # Products of two bytes fit 16 bits. (As a matrix product of floats, this
+    # would be BLAS's, whose threads fight with those that decode.)
     planes = np.moveaxis(image, -1, 0).astype(np.uint16, order='C')
     for i, j in itertools.combinations_with_replacement(range(3), 2):
       total = np.sum(planes[i] * planes[j], dtype=np.int64)
@@ -37,8 +37,8 @@ class PixelSums:
 
   def rgb_covariance(self) -> np.ndarray:
     """[3, 3] of float64, over all pixels of all images."""
-    mean = self.mean_image().mean(axis=(0, 1))
     num_pixels = self.count * self.pixels[..., 0].size
+    mean = self.pixels.sum(axis=(0, 1)) / num_pixels
     return self.products / num_pixels - np.outer(mean, mean)
 
   def statistics(self) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator
 
 from alexnet_jax import errors
-from experiments.input_loaders import layout
+from experiments.input_loaders import busy, layout
 
 _EXIT_SECONDS = 10
 
@@ -62,14 +62,15 @@ class Worker:
     self.about = answer.get('about', {})
     self._signal(signal.SIGSTOP)
 
-  def measure(self, what: str, seconds: float) -> float:
-    """Lets it work, alone; returns images per second."""
+  def measure(self, what: str, seconds: float) -> tuple[float, float | None]:
+    """Lets it work; returns images per second, and others' cores meanwhile."""
+    others = busy.Others(self._process.pid)
     self._signal(signal.SIGCONT)
     command = json.dumps({'what': what, 'seconds': seconds})
     print(command, file=self._process.stdin, flush=True)
     answer = self._answer()
     self._signal(signal.SIGSTOP)
-    return round(answer['images'] / answer['seconds'], 1)
+    return answer['images'] / answer['seconds'], others.cores()
 
   def close(self) -> None:
     """Ends it, by itself if it can."""
@@ -102,20 +103,31 @@ class Entry:
     worker: measures it.
     what: as `worker` calls it.
     rates: images per second, a round each.
+    others: cores that other programs used meanwhile, where that is known.
   """
 
   name: str
   worker: Worker
   what: str
   rates: list[float] = dataclasses.field(default_factory=list)
+  others: list[float | None] = dataclasses.field(default_factory=list)
 
-  def summary(self) -> dict[str, float]:
+  def measure(self, seconds: float) -> str:
+    """Adds a round; returns what it gave, for people."""
+    rate, others = self.worker.measure(self.what, seconds)
+    self.rates.append(rate)
+    self.others.append(others)
+    disturbed = '' if others is None else f' (others: {others:.2f} cores)'
+    return f'{self.name}: {rate:,.0f} images/s{disturbed}'
+
+  def summary(self) -> dict[str, object]:
     """Median, least and largest rate, and all of them."""
     return {
       'median': statistics.median(self.rates),
       'min': min(self.rates),
       'max': max(self.rates),
       'rates': self.rates,
+      'others': self.others,
     }
 
 
@@ -134,6 +146,4 @@ def run(entries: list[Entry], rounds: int, seconds: float, seed: int) -> None:
   rng = random.Random(seed)
   for i in range(rounds):
     for entry in rng.sample(entries, len(entries)):
-      rate = entry.worker.measure(entry.what, seconds)
-      entry.rates.append(rate)
-      print(f'round {i + 1} of {rounds}: {entry.name}: {rate:,.0f} images/s')
+      print(f'round {i + 1} of {rounds}: {entry.measure(seconds)}')

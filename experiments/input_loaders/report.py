@@ -9,6 +9,8 @@ from experiments import machine
 from experiments.input_loaders import contenders
 
 _COLOR = 'tab:blue'
+# Cores of other programs that disturb nothing.
+_QUIET = 0.1
 
 
 def write(results: dict, output: pathlib.Path) -> None:
@@ -49,6 +51,7 @@ def _loader_table(rows: list[dict]) -> str:
   for name in _ranking(rows):
     cells = [_cell(_find(rows, name, count)) for count in counts]
     lines.append(_line([name, contenders.CONTENDERS[name].reads, *cells]))
+  lines.append(_disturbance(rows))
   return '\n'.join(lines) + '\n'
 
 
@@ -63,6 +66,19 @@ def _decoder_table(rows: list[dict]) -> str:
   return '\n'.join(lines) + '\n'
 
 
+def _disturbance(entries: list[dict]) -> str:
+  """What a reader must know before trusting the numbers."""
+  others = [x for entry in entries for x in entry.get('others', [])]
+  known = [x for x in others if x is not None]
+  if not known:
+    return '\nWhat other programs used meanwhile is not known.'
+  disturbed = sum(x > _QUIET for x in known)
+  return (
+    f'\nIn {disturbed} of {len(known)} measurements other programs used more '
+    f'than {_QUIET} cores (at most {max(known):.2f}).'
+  )
+
+
 def _training_table(training: dict) -> str:
   devices = ', '.join(training['devices'])
   lines = [f'## Training on {devices}\n']
@@ -70,6 +86,8 @@ def _training_table(training: dict) -> str:
   for what in ('input', 'step', 'both'):
     lines.append(_line([what, _cell(training[what])]))
   lines.append(f'\nInput costs {training["cost_percent"]:.1f} % of the step.')
+  parts = [training[what] for what in ('input', 'step', 'both')]
+  lines.append(_disturbance(parts))
   return '\n'.join(lines) + '\n'
 
 
@@ -110,8 +128,17 @@ def _ranking(rows: list[dict]) -> list[str]:
 
 
 def _draw(rows: list[dict], path: pathlib.Path) -> None:
-  """A horizontal bar for each loader and number of workers."""
-  rows = [row for row in rows if 'median' in row]
+  """A horizontal bar for each loader and number of workers.
+
+  Ceilings stay in the table: copying alone would dwarf everything else.
+  """
+  rows = [
+    row
+    for row in rows
+    if 'median' in row and not contenders.CONTENDERS[row['name']].is_ceiling
+  ]
+  if not rows:
+    return
   names, counts = _ranking(rows), _worker_counts(rows)
   chart = figure.Figure((8, 1 + 0.26 * len(names) * len(counts)))
   axes = chart.add_subplot()
