@@ -80,10 +80,10 @@ class Training:
     """Yields for each step that has ended, with others under way."""
     in_flight = collections.deque()
     for batch in batches:
-      self._state, sums = self._run_step(self._state, batch)
-      in_flight.append(sums)
       if len(in_flight) == _STEPS_IN_FLIGHT:
         yield jax.block_until_ready(in_flight.popleft())
+      self._state, sums = self._run_step(self._state, batch)
+      in_flight.append(sums)
 
 
 def _create(job: dict) -> tuple[dict[str, worker.Measure], dict]:
