@@ -4,7 +4,7 @@ import numpy as np
 import tqdm
 
 from alexnet_jax import errors
-from alexnet_jax.data import pipeline, records, statistics
+from alexnet_jax.data import images, pipeline, records, statistics
 
 _BATCH_SIZE = 64
 
@@ -66,7 +66,7 @@ def _pixel_sums(
     bar.set_description(f'images of {split}')
     for batch in batches:
       for image in batch['image'][batch['mask'] > 0]:
-        sums.add(image)
+        sums.add(image, images.color_products(image).numpy())
         bar.update()
   return sums
 

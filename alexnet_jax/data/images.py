@@ -79,3 +79,24 @@ def resize_and_crop(image: tf.Tensor, size: int) -> tf.Tensor:
     [(side > size, shrink), (side < size, enlarge)], lambda: square
   )
   return tf.ensure_shape(image, (size, size, 3))
+
+
+def color_products(image: tf.Tensor) -> tf.Tensor:
+  """Sums over all pixels of the products of two colours.
+
+  Args:
+    image: [H, W, 3] of uint8, up to 33,000 pixels wide.
+
+  Returns:
+    [3, 3] of int64: exact.
+  """
+  planes = tf.unstack(tf.cast(image, tf.int32), axis=-1)
+
+  def total(i: int, j: int) -> tf.Tensor:
+    of_rows = tf.reduce_sum(planes[i] * planes[j], axis=1)
+    return tf.reduce_sum(tf.cast(of_rows, tf.int64))
+
+  sums = {(i, j): total(i, j) for i in range(3) for j in range(i, 3)}
+  return tf.stack(
+    [[sums[min(i, j), max(i, j)] for j in range(3)] for i in range(3)]
+  )

@@ -113,6 +113,14 @@ def eval_batches(
     yield {'image': image, 'label': label, 'mask': np.float32(place < count)}
 
 
+def with_threads(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
+  """Gives a dataset threads of its own for `count` calls at a time."""
+  options = tf.data.Options()
+  # Of two threads, one often waits for something: a core would be idle.
+  options.threading.private_threadpool_size = count + 2
+  return dataset.with_options(options)
+
+
 def num_cores() -> int:
   """Cores that this process may use."""
   if hasattr(os, 'sched_getaffinity'):  # not on every system
@@ -166,9 +174,7 @@ def _batches(
   ).map(load, workers, deterministic=True)
   if pieces.count > 1:
     dataset = dataset.batch(pieces.count).map(_join)
-  options = tf.data.Options()
-  options.threading.private_threadpool_size = workers
-  dataset = dataset.prefetch(_PREFETCH).with_options(options)
+  dataset = with_threads(dataset.prefetch(_PREFETCH), workers)
   iterator = dataset.as_numpy_iterator()
   while (batch := _next(iterator, prepared)) is not None:
     yield batch

@@ -123,14 +123,19 @@ class _Progress:
 
 
 def _stored_form(example: Example, job: _Job) -> Example:
-  """Adds what is stored, and the pixels it reads back as."""
+  """What is stored, and the pixels that it reads back as."""
   pixels = images.resize_and_crop(images.decode(example['image']), job.size)
   stored = tf.constant(b'')
   if job.encoding == records.JPEG:
     stored = images.encode(pixels)
     # The same decoder as in training, so that the mean is of what it sees.
     pixels = images.decode_crop(stored, [0, 0, job.size, job.size])
-  return {'stored': stored, 'pixels': pixels, 'label': example['label']}
+  return {
+    'stored': stored,
+    'pixels': pixels,
+    'label': example['label'],
+    'products': images.color_products(pixels),
+  }
 
 
 def _stored_forms(
@@ -154,7 +159,8 @@ def _stored_forms(
   dataset = source.examples(split, start).map(
     lambda example: _stored_form(example, job), ahead, deterministic=True
   )
-  iterator = dataset.prefetch(ahead).as_numpy_iterator()
+  dataset = pipeline.with_threads(dataset.prefetch(ahead), ahead)
+  iterator = dataset.as_numpy_iterator()
   bar = tqdm.tqdm(total=count, initial=start, unit='image')
   bar.set_description(f'prepare {source.name} {split}')
   with bar:
@@ -198,7 +204,7 @@ def _write_shard(
       stored = example['stored'] or example['pixels'].tobytes()
       writer.write(stored)
       progress.labels.append(int(example['label']))
-      progress.sums.add(example['pixels'])
+      progress.sums.add(example['pixels'], example['products'])
   with open(path, 'rb') as file:
     os.fsync(file)
   count = len(progress.labels) - known

@@ -1,7 +1,5 @@
 """The training set's mean image and colour covariance."""
 
-import itertools
-
 import numpy as np
 
 
@@ -19,17 +17,16 @@ class PixelSums:
     self.pixels = np.zeros((size, size, 3), np.int64)
     self.products = np.zeros((3, 3), np.int64)
 
-  def add(self, image: np.ndarray) -> None:
-    """Adds one image [S, S, 3] of uint8."""
+  def add(self, image: np.ndarray, products: np.ndarray) -> None:
+    """Adds one image.
+
+    Args:
+      image: [S, S, 3] of uint8.
+      products: [3, 3], see `images.color_products`.
+    """
     self.count += 1
     self.pixels += image
-    # Products of two bytes fit 16 bits. (As a matrix product of floats, this
-    # would be BLAS's, whose threads fight with those that decode.)
-    planes = np.moveaxis(image, -1, 0).astype(np.uint16, order='C')
-    for i, j in itertools.combinations_with_replacement(range(3), 2):
-      total = np.sum(planes[i] * planes[j], dtype=np.int64)
-      # Fancy indices count a place once, so the diagonal is right as well.
-      self.products[[i, j], [j, i]] += total
+    self.products += products
 
   def mean_image(self) -> np.ndarray:
     """[S, S, 3] of float64."""
