@@ -55,10 +55,10 @@ def _stopping_at(number: int, stop):
   """PixelSums.add that calls `stop` before it adds image `number`."""
   add, numbers = statistics.PixelSums.add, itertools.count(1)
 
-  def wrapped(sums: statistics.PixelSums, image) -> None:
+  def wrapped(sums: statistics.PixelSums, *image) -> None:
     if next(numbers) == number:
       stop()
-    add(sums, image)
+    add(sums, *image)
 
   return wrapped
 
