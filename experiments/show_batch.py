@@ -139,7 +139,7 @@ def main(_) -> None:
       )
     validate.check_config(_CONFIG.value)
     output.parent.mkdir(parents=True, exist_ok=True)
-    draw(_CONFIG.value, _STEP.value, _COUNT.value).savefig(output, dpi=120)
+    draw(_CONFIG.value, _STEP.value, _COUNT.value).savefig(output, dpi=80)
     print(output)
 
 
