@@ -124,14 +124,13 @@ def _compare_loaders(config, images: layout.Layout) -> list[dict]:
 def _start_loader(
   name: str, count: int, config, images: layout.Layout
 ) -> contest.Worker:
-  data = json.loads(config.data.to_json())
   job = {
     'contender': name,
     'directory': str(images.directory),
     'workers': count,
     'batch_size': config.batch_size,
     'seed': config.seed,
-    'data': data | ({'workers': count} if 'workers' in data else {}),
+    'data': json.loads(config.data.to_json()) | {'workers': count},
   }
   python = _pythons()[contenders.CONTENDERS[name].python]
   worker = contest.Worker(
