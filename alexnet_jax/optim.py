@@ -62,15 +62,16 @@ def _hold_where_rate_is_zero(
   """Leaves weight and velocity alone where the rate is 0 (CHM weights.cu)."""
 
   def update(updates, state, params=None, *, rates, **_):
-    moved, new_state = momentum.update(updates, state, params)
-    moved = jax.tree.map(
-      lambda u, rate: jnp.where(rate > 0, u, jnp.zeros_like(u)), moved, rates
-    )
+    _, new_state = momentum.update(updates, state, params)
     velocity = jax.tree.map(
       lambda new, old, rate: jnp.where(rate > 0, new, old),
       new_state.trace,
       state.trace,
       rates,
+    )
+    # From the new velocity, which XLA then computes once and in place.
+    moved = jax.tree.map(
+      lambda v, rate: jnp.where(rate > 0, v, jnp.zeros_like(v)), velocity, rates
     )
     return moved, new_state._replace(trace=velocity)
 

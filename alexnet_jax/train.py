@@ -121,12 +121,16 @@ def train_step(
   sums = plan.sum_slices(
     metrics.sums(jax.nn.log_softmax(logits), labels, jnp.ones(len(labels)))
   )
-  rates = program.rates(state.step, state.rate_scale, state.params)
+  # A sum is not finite where a term is not, and costs less than a norm. Such a
+  # step changes nothing: with a rate of 0, weights and velocities are held.
+  is_finite = jnp.isfinite(optax.tree.sum(gradients) + sums['loss'])
+  is_bad = plan.any(~is_finite)
+  rate_scale = jnp.where(is_bad, 0.0, state.rate_scale)
+  rates = program.rates(state.step, rate_scale, state.params)
   updates, opt_state = program.optimizer.update(
     gradients, state.opt_state, state.params, rates=rates
   )
-  is_finite = jnp.isfinite(optax.tree.norm(gradients) + sums['loss'])
-  is_first_bad = plan.any(~is_finite) & (state.first_bad_step < 0)
+  is_first_bad = is_bad & (state.first_bad_step < 0)
   state = TrainState(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),

@@ -47,10 +47,9 @@ from ml_collections import config_flags
 
 from alexnet_jax import command_line, errors, validate
 from alexnet_jax.data import records, sources
-from experiments import machine
+from experiments.benchmarking import contest, machine
 from experiments.input_loaders import (
   contenders,
-  contest,
   decoders,
   layout,
   report,

@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from alexnet_jax import command_line, errors
 from alexnet_jax.data import ilsvrc, images, pipeline, prepare, sources
-from experiments import machine
+from experiments.benchmarking import machine
 
 _PLAIN = {
   'area': 'tf.data: decode, resize by area',

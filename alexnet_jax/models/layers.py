@@ -5,7 +5,9 @@ list of towers that this device holds; their parameters have a leading tower
 axis, so that a checkpoint does not depend on how towers were spread.
 
 Formulas and sizes: paper section 3, and the source released in 2012 (CHM) with
-its public sibling cuda-convnet (CC1).
+its public sibling cuda-convnet (CC1). What is written for speed has its plain
+formula in `plain`, under the same name; `experiments/benchmark_step.py` measures
+what each of them gains.
 """
 
 import dataclasses
@@ -43,6 +45,11 @@ def _window_sum(x: jax.Array, windows: Windows, mirrored: bool) -> jax.Array:
   return x
 
 
+def _at_least_float32(x: jax.Array) -> jax.Array:
+  """For sums of many terms."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _inverse_power(x: jax.Array, beta: float) -> jax.Array:
   """x^-beta; a power is slow, and the paper's .75 needs none."""
   if beta == 0.75:
@@ -60,8 +67,11 @@ def _response_norm(
 
 
 def _response_norm_forward(x, windows, k, coefficient, beta):
-  denominator = k + coefficient * _window_sum(x * x, windows, mirrored=False)
-  return x * _inverse_power(denominator, beta), (x, denominator)
+  wide = _at_least_float32(x)
+  sums = _window_sum(wide * wide, windows, mirrored=False)
+  denominator = k + coefficient * sums
+  y = wide * _inverse_power(denominator, beta)
+  return y.astype(x.dtype), (x, denominator)
 
 
 def _response_norm_backward(windows, k, coefficient, beta, saved, gradient):
@@ -69,9 +79,10 @@ def _response_norm_backward(windows, k, coefficient, beta, saved, gradient):
   # window sums in place of autodiff's chain of slices, pads and powers.
   del k
   x, denominator = saved
+  wide = _at_least_float32(x)
   scaled = gradient * _inverse_power(denominator, beta)
-  inner = _window_sum(scaled * x / denominator, windows, mirrored=True)
-  return (scaled - 2 * beta * coefficient * x * inner,)
+  inner = _window_sum(scaled * wide / denominator, windows, mirrored=True)
+  return ((scaled - 2 * beta * coefficient * wide * inner).astype(x.dtype),)
 
 
 _response_norm.defvjp(_response_norm_forward, _response_norm_backward)
@@ -199,8 +210,10 @@ _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def _avg_pool(x: jax.Array, geometry: _PoolGeometry) -> jax.Array:
-  inside = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
-  return sum(geometry.slices(x, 0)) / sum(geometry.slices(inside, 0))
+  wide = _at_least_float32(x)
+  inside = jnp.ones((1, *x.shape[1:3], 1), wide.dtype)
+  mean = sum(geometry.slices(wide, 0)) / sum(geometry.slices(inside, 0))
+  return mean.astype(x.dtype)
 
 
 def pool(
@@ -221,6 +234,75 @@ def pool(
   """
   geometry = _PoolGeometry(size, stride, ceil)
   return {'max': _max_pool, 'avg': _avg_pool}[kind](x, geometry)
+
+
+# Fewer leave vector units idle.
+_ENOUGH_CHANNELS = 8
+
+
+def convolve_towers(
+  towers: Towers, kernels: jax.Array, stride: int, padding: tuple[int, int]
+) -> Towers:
+  """Each tower's convolution, [N, H, W, C] by [T, k, k, C, F].
+
+  Towers that read the same array are one convolution, wider and so faster;
+  others are one each, which XLA runs faster than a grouped one.
+  """
+  x = towers[0]
+  enough_channels = x.shape[-1] >= _ENOUGH_CHANNELS
+  function = convolve if enough_channels else space_to_depth_convolve
+  if len(towers) > 1 and all(other is x for other in towers):
+    kernel = jnp.concatenate(list(kernels), axis=-1)  # [k, k, C, T * F]
+    return jnp.split(function(x, kernel, stride, padding), len(towers), axis=-1)
+  return [
+    function(x, kernel, stride, padding)
+    for x, kernel in zip(towers, kernels, strict=True)
+  ]
+
+
+def convolve(
+  x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]
+) -> jax.Array:
+  """[N, H, W, C] by [k, k, C, F] -> [N, H', W', F]."""
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    window_strides=(stride, stride),
+    padding=[padding, padding],
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
+def space_to_depth_convolve(
+  x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]
+) -> jax.Array:
+  """The same as `convolve`, at stride 1 over blocks of stride x stride pixels.
+
+  What was few channels becomes stride^2 times as many.
+  """
+  blocks = -(-kernel.shape[0] // stride)
+
+  def fill(length: int) -> tuple[int, int, int]:
+    """Padding to whole blocks; cells beyond the last window are cut off."""
+    places = (length + sum(padding) - kernel.shape[0]) // stride + 1
+    return padding[0], (places + blocks - 1) * stride - length - padding[0], 0
+
+  zero, none = jnp.zeros((), x.dtype), (0, 0, 0)
+  x = lax.pad(x, zero, (none, *map(fill, x.shape[1:3]), none))
+  more = (0, blocks * stride - kernel.shape[0], 0)
+  kernel = lax.pad(kernel, zero, (more, more, none, none))
+  kernel = kernel.reshape(blocks, stride, blocks, stride, *kernel.shape[2:])
+  kernel = kernel.transpose(0, 2, 1, 3, 4, 5)  # [b, b, s, s, C, F]
+  kernel = kernel.reshape(blocks, blocks, -1, kernel.shape[-1])
+  return convolve(_space_to_depth(x, stride), kernel, 1, (0, 0))
+
+
+def _space_to_depth(x: jax.Array, side: int) -> jax.Array:
+  """[N, H, W, C] -> [N, H / side, W / side, side * side * C]."""
+  n, height, width, channels = x.shape
+  x = x.reshape(n, height // side, side, width // side, side, channels)
+  x = x.transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(n, height // side, width // side, -1)
 
 
 class _TowerLayer(nn.Module):
@@ -247,8 +329,6 @@ class _TowerLayer(nn.Module):
 class TowerConv(_TowerLayer):
   """Convolution: [N, H, W, C] -> [N, H', W', features] in each tower.
 
-  Each tower is a convolution of its own: XLA runs a grouped one slower.
-
   Attributes:
     kernel: side of the filters.
     stride: pixels between their places.
@@ -261,23 +341,12 @@ class TowerConv(_TowerLayer):
 
   @nn.compact
   def __call__(self, towers: Towers) -> Towers:
-    channels = towers[0].shape[-1]
-    shape = (self.kernel, self.kernel, channels, self.features)
-    kernels = self._kernels(towers, shape)  # [T, k, k, C, features]
-    biases = self._biases(towers, (self.features,))
-    return [
-      self._convolve(x, kernels[t].astype(x.dtype)) + biases[t].astype(x.dtype)
-      for t, x in enumerate(towers)
-    ]
-
-  def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(
-      x,
-      kernel,
-      window_strides=(self.stride, self.stride),
-      padding=[self.padding, self.padding],
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
+    x = towers[0]
+    shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+    kernels = self._kernels(towers, shape).astype(x.dtype)
+    biases = self._biases(towers, (self.features,)).astype(x.dtype)
+    outputs = convolve_towers(towers, kernels, self.stride, self.padding)
+    return [y + b for y, b in zip(outputs, biases, strict=True)]
 
 
 class TowerLocal(TowerConv):
@@ -313,18 +382,25 @@ class TowerLocal(TowerConv):
     )
 
 
+def multiply_towers(towers: Towers, kernels: jax.Array) -> Towers:
+  """Each tower's product, [N, C] by [T, C, F].
+
+  As one batch of products: alone, each would first copy its part of `kernels`.
+  """
+  return list(jnp.stack(towers) @ kernels)
+
+
 class TowerDense(_TowerLayer):
   """Fully-connected layer: [N, ...] flattened -> [N, features] a tower."""
 
   @nn.compact
   def __call__(self, towers: Towers) -> Towers:
     inputs = [x.reshape(x.shape[0], -1) for x in towers]
-    kernels = self._kernels(towers, (inputs[0].shape[1], self.features))
-    biases = self._biases(towers, (self.features,))
-    return [
-      x @ kernels[t].astype(x.dtype) + biases[t].astype(x.dtype)
-      for t, x in enumerate(inputs)
-    ]
+    channels, dtype = inputs[0].shape[1], inputs[0].dtype
+    kernels = self._kernels(towers, (channels, self.features)).astype(dtype)
+    biases = self._biases(towers, (self.features,)).astype(dtype)
+    outputs = multiply_towers(inputs, kernels)
+    return [y + b for y, b in zip(outputs, biases, strict=True)]
 
 
 class TowerDropout(nn.Module):

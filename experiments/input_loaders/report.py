@@ -5,7 +5,7 @@ import pathlib
 
 from matplotlib import figure
 
-from experiments import machine
+from experiments.benchmarking import machine
 from experiments.input_loaders import contenders
 
 _COLOR = 'tab:blue'

@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from alexnet_jax import parallel, train, train_state
 from alexnet_jax.data import pipeline, prepare, preprocessing
-from experiments.input_loaders import contenders, worker
+from experiments.benchmarking import worker
+from experiments.input_loaders import contenders
 
 # Batches that come before the clock starts.
 _SKIP = 3

@@ -1,102 +1,27 @@
-"""A process of its own that measures when it is told to.
+"""A loader's process, for `contest`.
 
-    python -m experiments.input_loaders.worker JOB
-
-It says one line of JSON when it is ready, then answers each command, a line
-{"what", "seconds"}, by a line {"images", "seconds"}. `contest` keeps it stopped
-in between.
+python -m experiments.input_loaders.worker JOB
 """
 
-import itertools
-import json
-import os
-import sys
-import time
-from collections.abc import Callable, Iterator
-
-from experiments import machine
+from experiments.benchmarking import machine, worker
 from experiments.input_loaders import contenders
 
 # Seconds at the start that count for nothing: files are read, code compiled.
 _WARMUP = 2.0
-# Of a thing to measure: seconds -> (images, seconds that they took).
-Measure = Callable[[float], tuple[int, float]]
 
 
-def serve(create: Callable[[dict], tuple[dict[str, Measure], dict]]) -> None:
-  """Answers commands on standard input until it ends.
-
-  Args:
-    create: makes, from the job, what to measure by name, and what to report
-      beside the rates.
-  """
-  answers = _claim_stdout()
-
-  def answer(**values) -> None:
-    print(json.dumps(values), file=answers, flush=True)
-
-  try:
-    measures, about = create(json.loads(sys.argv[1]))
-  except ImportError as error:
-    answer(status='not installed', reason=str(error))
-    return
-  answer(status='ready', about=about)
-  for line in sys.stdin:
-    command = json.loads(line)
-    images, seconds = measures[command['what']](command['seconds'])
-    answer(images=images, seconds=seconds)
-
-
-def _claim_stdout():
-  """Standard output for the answers; what libraries print goes to stderr."""
-  answers = os.fdopen(os.dup(1), 'w')
-  os.dup2(2, 1)
-  return answers
-
-
-def limit_cores(count: int) -> None:
-  """Restricts this process, and what it starts, to so many cores."""
-  if hasattr(os, 'sched_setaffinity'):
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
-
-
-def timed(
-  batches: Iterator, seconds: float, skip: int, multiple: int = 1
-) -> tuple[int, float]:
-  """Counts the batches that come in at least `seconds`.
-
-  Args:
-    batches: taken as fast as they come.
-    seconds: time to measure.
-    skip: how many come before the clock starts: as many as may lie ready.
-    multiple: whole turns of so many workers are counted, which often end
-      together.
-
-  Returns:
-    Their number, and the time until the last one came.
-  """
-  for _ in itertools.islice(batches, skip):
-    pass
-  start, elapsed, count = time.perf_counter(), 0.0, 0
-  while elapsed < seconds or count % multiple:
-    next(batches)
-    count += 1
-    elapsed = time.perf_counter() - start
-  return count, elapsed
-
-
-def _create(values: dict) -> tuple[dict[str, Measure], dict]:
+def _create(values: dict) -> tuple[dict[str, worker.Measure], dict]:
   """Opens the contender that the job names, on as many cores as workers."""
   contender = contenders.CONTENDERS[values.pop('contender')]
   job = contenders.Job(**values)
-  limit_cores(job.workers)
+  worker.limit_cores(job.workers)
   batches = contender.open(job)
   if not contender.is_ceiling:
     _check(next(batches), job)
 
   def measure(seconds: float) -> tuple[int, float]:
     skip = contender.ahead * job.workers
-    count, elapsed = timed(batches, seconds, skip, job.workers)
+    count, elapsed = worker.timed(batches, seconds, skip, job.workers)
     return count * job.batch_size, elapsed
 
   measure(_WARMUP)
@@ -112,4 +37,4 @@ def _check(batch, job: contenders.Job) -> None:
 
 
 if __name__ == '__main__':
-  serve(_create)
+  worker.serve(_create)

@@ -12,9 +12,10 @@ import subprocess
 from collections.abc import Iterator
 
 from alexnet_jax import errors
-from experiments.input_loaders import busy, layout
+from experiments.benchmarking import busy
 
 _EXIT_SECONDS = 10
+_ROOT = pathlib.Path(__file__).parents[2]
 
 
 class Worker:
@@ -43,7 +44,7 @@ class Worker:
     with log.open('w') as stderr:
       self._process = subprocess.Popen(
         arguments,
-        cwd=layout.ROOT,
+        cwd=_ROOT,
         env=os.environ | (environment or {}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

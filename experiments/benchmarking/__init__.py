@@ -1,0 +1,7 @@
+"""How every benchmark here measures.
+
+worker      a contender's process, which works when it is told to
+contest     starts, stops and times the workers, in turn
+busy        how much of the machine other programs used meanwhile
+machine     what stands beside every number: machine, versions, command
+"""
