@@ -18,7 +18,13 @@ import tensorflow as tf
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from alexnet_jax import command_line, errors, evaluate, train
+from alexnet_jax import (
+  command_line,
+  compilation_cache,
+  errors,
+  evaluate,
+  train,
+)
 from alexnet_jax import workdir as workdir_lib
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -51,6 +57,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
   with command_line.one_sentence():
     _check_flags(argv)
+    compilation_cache.enable()
     workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
     if _MODE.value == 'eval':
       _evaluate(workdir)

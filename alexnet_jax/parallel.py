@@ -16,6 +16,7 @@ data are `axis_index_groups` of it:
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax import lax
 
 from alexnet_jax import errors
@@ -274,14 +276,35 @@ def _compile_at_first_call(mapped: Any, deterministic: bool) -> Callable:
 
 
 def _compiler_options(deterministic: bool) -> dict[str, Any]:
-  """Options of a compiled step; XLA_FLAGS has the last word."""
+  """Options of a compiled step."""
   options = {
     # Several times the speed of convolutions and their gradients.
     'cpu': {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT'},
     'gpu': {'xla_gpu_deterministic_ops': True} if deterministic else {},
   }.get(jax.default_backend(), {})
+  return _usable(options)
+
+
+def _usable(options: dict[str, Any]) -> dict[str, Any]:
+  """Without what XLA_FLAGS sets, which has the last word, or XLA lacks."""
   flags = os.environ.get('XLA_FLAGS', '')
-  return {name: value for name, value in options.items() if name not in flags}
+  return {
+    name: value
+    for name, value in options.items()
+    if name not in flags and _is_known(name, value)
+  }
+
+
+@functools.cache
+def _is_known(name: str, value: Any) -> bool:
+  """Whether this XLA takes the option; warns where it does not."""
+  try:
+    jax.jit(lambda: 0).lower().compile(compiler_options={name: value})
+  except jax.errors.JaxRuntimeError as error:
+    reason = str(error).splitlines()[0]
+    logging.warning('%s=%s is left out: %s', name, value, reason)
+    return False
+  return True
 
 
 def make_plan(num_towers: int, num_devices: int) -> Plan:

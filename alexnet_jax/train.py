@@ -20,6 +20,7 @@ from alexnet_jax import (
   metrics,
   optim,
   parallel,
+  profiler,
   validate,
 )
 from alexnet_jax import workdir as workdir_lib
@@ -273,6 +274,9 @@ def train_and_evaluate(
       end_step=steps.total,
       share=plan.share(config.batch_size),
     )
+    trace = stack.enter_context(
+      profiler.Profiler(workdir, config.profile_steps, first_step, steps.total)
+    )
     clock = metrics.Clock(config.batch_size)
     in_flight = collections.deque()
     bar.set_description('compile')
@@ -281,7 +285,10 @@ def train_and_evaluate(
       batch = plan.put_batch(batch)
       if len(in_flight) == _STEPS_IN_FLIGHT:
         jax.block_until_ready(in_flight.popleft())
-      state, sums = run_step(state, batch)
+      trace.before(step, state, clock)
+      with jax.profiler.StepTraceAnnotation('train', step_num=step):
+        state, sums = run_step(state, batch)
+      trace.after(step, state, clock)
       in_flight.append(sums)
       bar.update()
       if step == first_step + 1:

@@ -24,6 +24,7 @@ _RANGES = {
   'train_steps': (0, 2**31 - 1),
   'keep_checkpoints': (1, 10**6),
   'num_devices': (0, 10**6),
+  'profile_steps': (0, 10**6),
   'data.image_size': (1, 4096),
   'data.crop_size': (1, 4096),
   'data.scale': (1e-6, 1e6),

@@ -26,6 +26,7 @@ _RESUMABLE = (
   'train_steps',
   'keep_checkpoints',
   'num_devices',
+  'profile_steps',
   'data.dir',
   'data.tfds_dir',
   'data.manual_dir',
@@ -153,6 +154,7 @@ def evaluation_config(
   config = ml_collections.ConfigDict(stored)
   config.num_devices = 0  # those of this machine, not of the run's
   config.data.workers = 0
+  config.profile_steps = 0
   for name, value in overrides.items():
     if name not in _EVALUABLE and not name.startswith('eval.'):
       raise errors.UserError(

@@ -35,6 +35,8 @@ def base() -> ml_collections.ConfigDict:
   config.keep_checkpoints = 3
   # How many of the visible devices to use; 0 for all.
   config.num_devices = 0
+  # More than 0: writes a trace of that many steps for TensorBoard.
+  config.profile_steps = 0
   # On GPUs: the same bits at every run, at some cost in speed.
   config.deterministic = False
 

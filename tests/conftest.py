@@ -1,8 +1,11 @@
-"""Four virtual CPU devices for every test."""
+"""Four virtual CPU devices for every test, and nothing in the user's home."""
 
 import os
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+# Of processes that tests start, too.
+os.environ['JAX_ENABLE_COMPILATION_CACHE'] = '0'
 
 import jax
 

@@ -1,6 +1,7 @@
 """Norms, pools and tower-wise layers, against loops written from formulas."""
 
 import functools
+import itertools
 import math
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.models import layers
+from alexnet_jax.models import layers, plain
 
 FORWARD = {'float64': 1e-6, 'float32': 1e-5}
 GRADIENT = {'float64': 1e-6, 'float32': 1e-4}
@@ -68,16 +69,24 @@ def numeric_gradient(function, x, cotangent):
   return gradient
 
 
-def value_and_gradient(function, x, cotangent, dtype):
-  def both(x, cotangent):
-    value, transpose = jax.vjp(function, x)
-    return value, *transpose(cotangent)
+def convolved(x, kernel, stride, padding):
+  """[N, H, W, C] by [k, k, C, F]."""
+  x = np.pad(x, ((0, 0), padding, padding, (0, 0)))
+  places = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], (1, 2))
+  places = places[:, ::stride, ::stride]  # [N, H', W', C, k, k]
+  return np.einsum('nhwcij,ijcf->nhwf', places, kernel)
+
+
+def value_and_gradients(function, arrays, cotangent, dtype):
+  def both(arrays, cotangent):
+    value, transpose = jax.vjp(function, *arrays)
+    return value, transpose(cotangent)
 
   with jax.enable_x64(dtype == 'float64'):
-    arrays = jnp.asarray(x, dtype), jnp.asarray(cotangent, dtype)
-    value, gradient = jax.jit(both)(*arrays)
-  assert value.dtype == gradient.dtype == dtype
-  return value, gradient
+    arrays = [jnp.asarray(array, dtype) for array in arrays]
+    results = jax.jit(both)(arrays, jnp.asarray(cotangent, dtype))
+  assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(results))
+  return results
 
 
 def distinct_values(shape, rng):
@@ -88,7 +97,7 @@ def distinct_values(shape, rng):
 
 
 NORMS = [
-  (layers.local_response_norm, channel_norm, settings)
+  ('local_response_norm', channel_norm, settings)
   for settings in (
     {'n': 5, 'k': 2.0, 'alpha': 0.1, 'beta': 0.75},
     {'n': 5, 'k': 1.0, 'alpha': 0.3, 'beta': 0.5},
@@ -96,7 +105,7 @@ NORMS = [
     {'n': 9, 'k': 2.0, 'alpha': 1e-4, 'beta': 0.75},  # more than channels
   )
 ] + [
-  (layers.spatial_response_norm, map_norm, settings)
+  ('spatial_response_norm', map_norm, settings)
   for settings in (
     {'size': 5, 'k': 1.0, 'scale': 2.0, 'beta': 0.75},
     {'size': 3, 'k': 2.0, 'scale': 1.0, 'beta': 1.25},
@@ -104,7 +113,7 @@ NORMS = [
   )
 ]
 POOLS = [
-  (layers.pool, pooled, {'kind': kind, **geometry})
+  ('pool', pooled, {'kind': kind, **geometry})
   for kind in ('max', 'avg')
   for geometry in (
     {'size': 3, 'stride': 2, 'ceil': False},
@@ -117,19 +126,83 @@ POOLS = [
 ]
 
 
-@pytest.mark.parametrize('function, reference, settings', NORMS + POOLS)
-def test_forward_and_gradient(function, reference, settings):
+def check(functions, reference, arrays, rng):
+  """Values and gradients of `functions` by the reference's differences."""
+  value = reference(*arrays)
+  cotangent = rng.standard_normal(value.shape)
+  gradients = [
+    numeric_gradient(
+      lambda x: reference(*arrays[:i], x, *arrays[i + 1 :]), array, cotangent
+    )
+    for i, array in enumerate(arrays)
+  ]
+  for function, dtype in itertools.product(functions, FORWARD):
+    results = value_and_gradients(function, arrays, cotangent, dtype)
+    assert relative_error(results[0], value) <= FORWARD[dtype]
+    for actual, expected in zip(results[1], gradients, strict=True):
+      assert relative_error(actual, expected) <= GRADIENT[dtype]
+
+
+@pytest.mark.parametrize('name, reference, settings', NORMS + POOLS)
+def test_forward_and_gradient(name, reference, settings):
   rng = np.random.default_rng(0)
   x = distinct_values((1, 7, 8, 6), rng)  # 3/2 fits 7 exactly, and not 8
-  reference = functools.partial(reference, **settings)
-  value = reference(x)
-  cotangent = rng.standard_normal(value.shape)
-  gradient = numeric_gradient(reference, x, cotangent)
-  function = functools.partial(function, **settings)
-  for dtype in FORWARD:
-    results = value_and_gradient(function, x, cotangent, dtype)
-    assert relative_error(results[0], value) <= FORWARD[dtype]
-    assert relative_error(results[1], gradient) <= GRADIENT[dtype]
+  functions = [
+    functools.partial(getattr(module, name), **settings)
+    for module in (layers, plain)
+  ]
+  check(functions, functools.partial(reference, **settings), (x,), rng)
+
+
+CONVOLUTIONS = [  # shared input, kernel, stride, padding, channels
+  (True, 3, 1, (1, 1), 3),
+  (True, 5, 4, (0, 3), 3),  # drops a row and no column
+  (False, 5, 2, (1, 2), 3),
+  (False, 2, 3, (1, 2), 2),  # cells between windows
+  (False, 3, 2, (1, 0), 8),  # channels enough as they are
+]
+
+
+@pytest.mark.parametrize(
+  'shared, kernel, stride, padding, channels', CONVOLUTIONS
+)
+def test_convolutions_of_towers(shared, kernel, stride, padding, channels):
+  rng = np.random.default_rng(0)
+  own = () if shared else (2,)
+  x = rng.standard_normal((*own, 1, 7, 6, channels))
+  kernels = rng.standard_normal((2, kernel, kernel, channels, 2))
+
+  def towers_of(x):
+    return [x] * 2 if shared else list(x)
+
+  def function(convolve_towers, x, kernels):
+    outputs = convolve_towers(towers_of(x), kernels, stride, padding)
+    return jnp.stack(outputs)
+
+  def reference(x, kernels):
+    pairs = zip(towers_of(x), kernels, strict=True)
+    return np.stack([convolved(x, k, stride, padding) for x, k in pairs])
+
+  functions = [
+    functools.partial(function, module.convolve_towers)
+    for module in (layers, plain)
+  ]
+  check(functions, reference, (x, kernels), rng)
+
+
+def test_products_of_towers():
+  rng = np.random.default_rng(0)
+  x, kernels = rng.standard_normal((2, 3, 7)), rng.standard_normal((2, 7, 4))
+
+  def function(multiply_towers, x, kernels):
+    return jnp.stack(multiply_towers(list(x), kernels))
+
+  functions = [
+    functools.partial(function, module.multiply_towers)
+    for module in (layers, plain)
+  ]
+  reference = functools.partial(np.einsum, 'tnc,tcf->tnf')
+  check(functions, reference, (x, kernels), rng)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +219,8 @@ def test_ties_give_the_gradient_to_the_first_in_row_order(image, expected):
   )
   cotangent = np.arange(1.0, 1 + len(expected))
   side = math.isqrt(len(expected))
-  _, gradient = value_and_gradient(
-    pool, image[None, ..., None], cotangent.reshape(1, side, side, 1), 'float32'
-  )
+  x, cotangent = image[None, ..., None], cotangent.reshape(1, side, side, 1)
+  _, [gradient] = value_and_gradients(pool, [x], cotangent, 'float32')
   dense = np.zeros(image.shape)
   for place, share in expected.items():
     dense[place] = share

@@ -78,6 +78,26 @@ def test_state_survives_the_way_to_devices_and_back():
   jax.tree.map(np.testing.assert_array_equal, back, state)
 
 
+def test_options_that_xla_lacks_are_left_out_and_named(monkeypatch, caplog):
+  real = {'xla_cpu_enable_fast_math': False}
+  lacking = {'xla_cpu_nonsense': 1, 'xla_backend_optimization_level': 'high'}
+  monkeypatch.setenv('XLA_FLAGS', '')
+  for _ in range(2):  # named once
+    assert parallel._usable(real | lacking) == real
+  messages = [record.getMessage() for record in caplog.records]
+  assert len(messages) == 2
+  for message, (name, value) in zip(messages, lacking.items(), strict=True):
+    assert f'{name}={value} is left out' in message
+
+
+def test_a_program_compiles_without_the_options_that_xla_lacks(monkeypatch):
+  options = parallel._usable({'xla_cpu_nonsense': 2})
+  monkeypatch.setattr(parallel, '_compiler_options', lambda _: options)
+  plan = parallel.make_plan(1, 1)
+  double = plan.compile(lambda x: 2 * x, deterministic=False, donate=False)
+  assert double(plan.put_batch(np.float32(3))) == 6
+
+
 def _batch() -> dict[str, np.ndarray]:
   return {'image': np.arange(36).reshape(12, 3), 'label': np.arange(12)}
 

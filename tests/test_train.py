@@ -202,6 +202,7 @@ def test_numbers_that_explode_stop_the_run(data_dir, tmp_path):
     ('data.image_size', 64, 'data.image_size=64'),
     ('eval.views', 3, 'eval.views=3'),
     ('batch_size', 0, 'batch_size=0'),
+    ('profile_steps', -1, 'profile_steps=-1'),
     ('schedule.name', 'cosine', "schedule.name='cosine'"),
   ],
 )

@@ -125,13 +125,28 @@ class AlexNet(nn.Module):
     # Every column sees the whole image.
     x = [images.astype(self.config.dtype)] * len(self.towers.ids())
     for name, row in layer_table(self.config).items():
-      if row.gather:
-        x = [self.towers.gather(x)] * len(x)  # [N, H, W, C] of all towers
-      x = self._layer(name, row, x)
-      for operation in row.after:
-        x = self._operation(operation, name, x, index, train)
+      x = self.block(name, row, x, index, train)
       self.sow('intermediates', f'{name}_output', x)
     return x[0].astype(jnp.promote_types(x[0].dtype, jnp.float32))
+
+  def block(
+    self,
+    name: str,
+    row: ml_collections.ConfigDict,
+    x: layers.Towers,
+    index: jax.Array | None,
+    train: bool,
+  ) -> layers.Towers:
+    """One row of the table: a layer and what follows it.
+
+    Only inside a compact method.
+    """
+    if row.gather:
+      x = [self.towers.gather(x)] * len(x)  # [N, H, W, C] of all towers
+    x = self._layer(name, row, x)
+    for operation in row.after:
+      x = self._operation(operation, name, x, index, train)
+    return x
 
   def _layer(
     self, name: str, row: ml_collections.ConfigDict, x: layers.Towers

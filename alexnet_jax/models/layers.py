@@ -6,7 +6,7 @@ axis, so that a checkpoint does not depend on how towers were spread.
 
 Formulas and sizes: paper section 3, and the source released in 2012 (CHM) with
 its public sibling cuda-convnet (CC1). What is written for speed has its plain
-formula in `plain`, under the same name; `experiments/benchmark_step.py` measures
+formula in `plain`, under the same name; `experiments.benchmark_step` measures
 what each of them gains.
 """
 
@@ -261,13 +261,18 @@ def convolve_towers(
   x = towers[0]
   enough_channels = x.shape[-1] >= _ENOUGH_CHANNELS
   function = convolve if enough_channels else space_to_depth_convolve
-  if len(towers) > 1 and all(other is x for other in towers):
+  if _is_shared(towers):
     kernel = jnp.concatenate(list(kernels), axis=-1)  # [k, k, C, T * F]
     return jnp.split(function(x, kernel, stride, padding), len(towers), axis=-1)
   return [
     function(x, kernel, stride, padding)
     for x, kernel in zip(towers, kernels, strict=True)
   ]
+
+
+def _is_shared(towers: Towers) -> bool:
+  """Whether all towers read the same array."""
+  return len(towers) > 1 and all(other is towers[0] for other in towers)
 
 
 def convolve(

@@ -1,7 +1,7 @@
 """The formulas of `layers` as one would first write them.
 
 Nothing here is called in training. Each function is what its namesake in
-`layers` has to equal, and what `experiments/benchmark_step.py` puts in its place
+`layers` has to equal, and what `experiments.benchmark_step` puts in its place
 to measure what that one gains. Backward passes are JAX's own.
 """
 

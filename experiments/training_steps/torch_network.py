@@ -1,6 +1,6 @@
 """The same networks in PyTorch, built from the same table of layers."""
 
-from collections.abc import Callable
+import collections
 
 import ml_collections
 import torch
@@ -23,16 +23,14 @@ def build(config: ml_collections.ConfigDict, fast_lrn: bool) -> nn.Sequential:
     fast_lrn: `FastLRN` in place of `nn.LocalResponseNorm`.
   """
   model = config.model
-  shape, modules = (3, *[config.data.crop_size] * 2), []
+  shape, blocks = (3, *[config.data.crop_size] * 2), collections.OrderedDict()
   for name, row in alexnet.layer_table(model).items():
-    layer = _layer(model, name, row, shape)
     operations = [_operation(model, op, fast_lrn) for op in row.after]
-    modules += [*layer, *operations]
+    layer = _layer(model, name, row, shape)
+    blocks[name] = nn.Sequential(*layer, *operations)
     with torch.no_grad():
-      shape = nn.Sequential(*layer, *operations)(torch.zeros(2, *shape)).shape[
-        1:
-      ]
-  return nn.Sequential(*modules)
+      shape = blocks[name](torch.zeros(2, *shape)).shape[1:]
+  return nn.Sequential(blocks)
 
 
 def _layer(
@@ -169,23 +167,3 @@ class FastLRN(nn.Module):
     channel = torch.arange(x.shape[1])
     near = (channel[:, None] - channel).abs() <= self._size // 2
     return near[..., None, None] * (self._alpha / self._size)
-
-
-def train_step(
-  network: nn.Module,
-  optimizer: torch.optim.Optimizer,
-  mean: torch.Tensor,
-  bfloat16: bool,
-) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-  """A function of (images, labels) that updates the network."""
-
-  def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    with torch.autocast('cpu', torch.bfloat16, enabled=bfloat16):
-      logits = network(images.float() - mean)
-      loss = functional.cross_entropy(logits, labels)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss
-
-  return step

@@ -1,0 +1,181 @@
+r"""Measures the training step: against PyTorch, and what each trick gains.
+
+    python -m experiments.benchmark_step --torch_python=PYTHON
+
+Sections are chosen with --sections; each is written as soon as it is done, and
+others keep what they had. Batches of 128 random pictures stay on the device, so
+this measures the step alone (`benchmark_input` measures what feeds it).
+
+How it is fair:
+
+* Each contender is a process of its own, under a Python that has its library,
+  with all cores and the same malloc settings. Processes are started and warmed
+  up once, then stopped with SIGSTOP; each runs alone while it is measured.
+* Rounds go through all contenders of a section, in a new random order each, so
+  that a slow minute of the machine hits them alike. Medians are reported, and
+  ratios are medians of the rounds' ratios.
+* A turn starts with a step that does not count, and ends with the step that
+  passes --seconds.
+* The networks are the same, from the same table of layers; PyTorch's response
+  norm runs over both towers' channels, as its users would write it. Ours alone
+  does what training does beside: colour noise, metrics, and the check that all
+  is finite; its evaluation counts errors, the others' is the forward pass.
+* Every round records how many cores other programs used meanwhile.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+# Before TensorFlow starts: it only reads images here, and need not say so.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+import ml_collections
+from absl import app, flags, logging
+
+from alexnet_jax import command_line, errors
+from alexnet_jax.data import prepare
+from configs import alexnet, cifar10, cifar10_lrn
+from experiments.benchmarking import contest, machine
+from experiments.training_steps import contenders, report
+
+_START, _ACCELERATOR = 'start', 'accelerator'
+_ALL = [*contenders.SECTIONS, _START, _ACCELERATOR]
+_SECTIONS = flags.DEFINE_multi_enum('sections', _ALL, _ALL, 'What to do.')
+_OUTPUT = flags.DEFINE_string(
+  'output', 'experiments/results/benchmark_step', 'Directory of the results.'
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+  'batch_size', 128, 'Images of a batch.', lower_bound=1
+)
+_ROUNDS = flags.DEFINE_integer('rounds', 5, 'How often.', lower_bound=1)
+_SECONDS = flags.DEFINE_float('seconds', 5, 'Least length of a turn.')
+_TORCH_PYTHON = flags.DEFINE_string(
+  'torch_python', sys.executable, 'Interpreter that has PyTorch.'
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'Of pictures, networks and orders.')
+_CONFIGS = {
+  'alexnet': alexnet,
+  'cifar10': cifar10,
+  'cifar10_lrn': cifar10_lrn,
+}
+
+
+def _config(name: str, overrides: dict | None = None) -> dict:
+  """A recipe as a job's plain dictionary."""
+  config = _CONFIGS[name].get_config()
+  config.seed = _SEED.value
+  config.batch_size = _BATCH_SIZE.value
+  config.update_from_flattened_dict(overrides or {})
+  return json.loads(config.to_json())
+
+
+def _start_worker(
+  contender: contenders.Contender, config: str, directory: pathlib.Path
+) -> contest.Worker:
+  job = {
+    'framework': contender.framework,
+    'arguments': contender.arguments,
+    'measures': list(contender.measures),
+    'config': _config(config, contender.overrides),
+  }
+  is_torch = contender.framework == 'torch'
+  python = _TORCH_PYTHON.value if is_torch else sys.executable
+  worker = contest.Worker(
+    [python, '-m', 'experiments.training_steps.worker', json.dumps(job)],
+    directory / f'{contender.name}.log',
+    {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'} | contender.environment,
+  )
+  print(f'{contender.name}: {worker.status} {worker.reason}', flush=True)
+  return worker
+
+
+def _run_section(name: str, directory: pathlib.Path) -> list[dict]:
+  """Rows of one section, also of contenders that are missing."""
+  section = contenders.SECTIONS[name]
+  workers, rows = [], []
+  with contest.closing(workers):
+    for contender in section.contenders:
+      worker = _start_worker(contender, section.config, directory)
+      workers.append(worker)
+      for what in worker.about.get('measures', contender.measures):
+        entry = contest.Entry(f'{contender.name}, {what}', worker, what)
+        rows.append(({'name': contender.name, 'what': what}, entry))
+    ready = [entry for _, entry in rows if entry.worker.status == 'ready']
+    contest.run(ready, _ROUNDS.value, _SECONDS.value, _SEED.value)
+  return [row | _outcome(entry) for row, entry in rows]
+
+
+def _outcome(entry: contest.Entry) -> dict:
+  worker = entry.worker
+  if worker.status != 'ready':
+    return {'status': worker.status, 'reason': worker.reason}
+  about = {k: v for k, v in worker.about.items() if k != 'measures'}
+  return entry.summary() | about
+
+
+def _measure_starts(directory: pathlib.Path) -> list[dict]:
+  """Stages of process starts: with an empty cache, then with a warm one."""
+  config = _config('alexnet')
+  config['data'] |= {'name': 'shapes', 'dir': str(directory / 'data')}
+  config['data'] |= {'image_size': 256, 'crop_size': 224}
+  prepare.open_or_prepare(ml_collections.ConfigDict(config['data']))
+  environment = os.environ | contenders.MALLOC
+  environment['JAX_COMPILATION_CACHE_DIR'] = str(directory / 'cache')
+  rows = []
+  for cache in ('cold', 'warm', 'warm'):
+    job = json.dumps({'config': config, 'started': time.time()})
+    command = [sys.executable, '-m', 'experiments.training_steps.start', job]
+    output = subprocess.run(
+      command, env=environment, stdout=subprocess.PIPE, check=True
+    ).stdout
+    seconds = json.loads(output.splitlines()[-1])
+    rows.append({'cache': cache, 'seconds': seconds})
+    print(f'start, {cache} cache: {seconds}', flush=True)
+  return rows
+
+
+def _measure(name: str, directory: pathlib.Path) -> dict:
+  """One section's rows, with what must stand beside them."""
+  settings = {
+    'batch_size': _BATCH_SIZE.value,
+    'rounds': _ROUNDS.value,
+    'seconds': _SECONDS.value,
+    'seed': _SEED.value,
+  }
+  about = {'environment': machine.environment(), 'settings': settings}
+  if name == _START:
+    return about | {'rows': _measure_starts(directory)}
+  if name == _ACCELERATOR:
+    return about | {'rows': report.accelerator_rows(alexnet.get_config())}
+  return about | {'rows': _run_section(name, directory)}
+
+
+def main(argv: list[str]) -> None:
+  """Measures, and writes what came out."""
+  logging.set_verbosity(logging.WARNING)
+  # To end the workers and remove the files on the way out.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit('terminated'))
+  with command_line.one_sentence():
+    if len(argv) > 1:
+      raise errors.UserError(f'{argv[1]!r} is no flag; write --name=value.')
+    if not os.access(_TORCH_PYTHON.value, os.X_OK):
+      raise errors.UserError(
+        f'--torch_python={_TORCH_PYTHON.value} is no program; give the path of '
+        'a Python.'
+      )
+    output = pathlib.Path(_OUTPUT.value)
+    for name in _SECTIONS.value:
+      with tempfile.TemporaryDirectory() as directory:
+        section = _measure(name, pathlib.Path(directory))
+      results = report.update(output, name, section)
+      print(report.section_markdown(name, results[name]), flush=True)
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,320 @@
+"""What came out: JSON for programs, tables and charts for people."""
+
+import json
+import pathlib
+import statistics
+
+import ml_collections
+from matplotlib import figure
+
+from configs import alexnet, cifar10, cifar10_lrn
+from experiments.benchmarking import machine
+from experiments.training_steps import contenders, cost_model, worker
+
+_CONFIGS = {
+  'alexnet': alexnet,
+  'cifar10': cifar10,
+  'cifar10_lrn': cifar10_lrn,
+}
+# Cores of other programs that disturb nothing.
+_QUIET = 0.1
+_BATCHES = (128, 256, 512, 1024)
+
+
+def update(output: pathlib.Path, name: str, section: dict) -> dict:
+  """Puts a section among those measured before; returns all of them.
+
+  Writes results.json, results.md and the charts.
+  """
+  output.mkdir(parents=True, exist_ok=True)
+  path = output / 'results.json'
+  results = json.loads(path.read_text()) if path.exists() else {}
+  results[name] = section
+  order = [*contenders.SECTIONS, 'start', 'accelerator']
+  results = {key: results[key] for key in order if key in results}
+  path.write_text(json.dumps(results, indent=2) + '\n')
+  sections = [section_markdown(key, results[key]) for key in results]
+  text = '\n'.join([_heading(section), *sections])
+  (output / 'results.md').write_text(text)
+  if 'lrn' in results:
+    _draw_rates(results['lrn'], output / 'rates.png')
+  if 'scaling' in results:
+    _draw_scaling(results['scaling'], output / 'scaling.png')
+  return results
+
+
+def _heading(section: dict) -> str:
+  heading = machine.heading('Training step', section['environment'])
+  return f"""{heading}
+The command above measured the last section; every section names its commit and
+settings, results.json has the rest. Images/s are medians of the rounds, least
+and most in brackets. Ratios are medians of the rounds' ratios to the first row.
+"""
+
+
+def section_markdown(name: str, section: dict) -> str:
+  """A section as Markdown."""
+  if name == 'start':
+    body = _start_table(section['rows'])
+  elif name == 'accelerator':
+    body = _accelerator_table(section['rows'])
+  elif name.startswith('layers'):
+    body = _layer_table(section)
+  else:
+    body = _rate_table(name, section)
+  title = 'From process start to first step'
+  if name in contenders.SECTIONS:
+    title = contenders.SECTIONS[name].title
+  elif name == 'accelerator':
+    title = f'On paper: AlexNet on {cost_model.H100.name}'
+  return f'## {title}\n\n{body}\n{_conditions(section)}\n'
+
+
+def _conditions(section: dict) -> str:
+  settings = section['settings']
+  text = (
+    f'Commit {section["environment"]["git_commit"]}; batches of '
+    f'{settings["batch_size"]} where nothing else is said, '
+    f'{settings["rounds"]} rounds of at least {settings["seconds"]} s, seed '
+    f'{settings["seed"]}.'
+  )
+  others = [x for row in section['rows'] for x in row.get('others', [])]
+  known = [x for x in others if x is not None]
+  if not known:
+    return text
+  disturbed = sum(x > _QUIET for x in known)
+  return (
+    f'{text} In {disturbed} of {len(known)} turns other programs used more '
+    f'than {_QUIET} cores (at most {max(known):.2f}).'
+  )
+
+
+def _line(cells: list[str]) -> str:
+  return f'| {" | ".join(cells)} |'
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+  rule = ['---', *['---:'] * (len(head) - 1)]
+  return '\n'.join(map(_line, [head, rule, *rows])) + '\n'
+
+
+def _find(rows: list[dict], name: str, what: str) -> dict:
+  found = [r for r in rows if (r['name'], r['what']) == (name, what)]
+  return found[0] if found else {}
+
+
+def _cell(row: dict) -> str:
+  if 'median' not in row:
+    return row.get('status', '')
+  digits = 0 if row['median'] >= 100 else 1
+  low, high = row['min'], row['max']
+  return f'{row["median"]:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})'
+
+
+def ratio(row: dict, other: dict) -> float | None:
+  """Median of the rounds' ratios: how many times `other` fits into `row`."""
+  if 'rates' not in row or 'rates' not in other:
+    return None
+  pairs = zip(row['rates'], other['rates'], strict=True)
+  return statistics.median(a / b for a, b in pairs)
+
+
+def _ratio_cell(row: dict, other: dict) -> str:
+  value = ratio(row, other)
+  return '' if value is None else f'{value:.2f}'
+
+
+def _rate_table(name: str, section: dict) -> str:
+  rows = section['rows']
+  product = _find(rows, contenders.PRODUCT, 'train')
+  names = dict.fromkeys(r['name'] for r in rows)
+  names.pop(contenders.PRODUCT, None)
+  first, *_ = names
+  kinds = [
+    w for w in ('train', 'evaluate') if any(r['what'] == w for r in rows)
+  ]
+  head = ['']
+  for kind in kinds:
+    head += [f'{kind}, images/s', 'ratio']
+  head.append('peak memory, GiB')
+  lines = []
+  for each in names:
+    line = [each]
+    for kind in kinds:
+      row, base = _find(rows, each, kind), _find(rows, first, kind)
+      line += [_cell(row), _ratio_cell(row, base)]
+    memory = _find(rows, each, kinds[0]).get('peak_memory_gib')
+    lines.append([*line, '' if memory is None else f'{memory:.1f}'])
+  text = _table(head, lines)
+  return text + _share(name, rows, first, product) if product else text
+
+
+def _share(name: str, rows: list[dict], first: str, product: dict) -> str:
+  """How much of the machine's rate of products a step reaches."""
+  config = _CONFIGS[contenders.SECTIONS[name].config].get_config()
+  operations = {
+    'train': cost_model.train_operations(config),
+    'evaluate': cost_model.forward_operations(config),
+  }
+  limit = product['median'] * worker.product_operations() / 1e9
+  parts = []
+  for kind, count in operations.items():
+    value = ratio(_find(rows, first, kind), product)
+    if value is not None:
+      share = 100 * value * count / worker.product_operations()
+      parts.append(
+        f'{share:.0f} % in {kind} ({count / 1e9:.4g} GFLOP an image)'
+      )
+  return (
+    f'\n{first} reaches, of the {limit:,.0f} GFLOP/s of a large matrix '
+    f'product: {", ".join(parts)}.\n'
+  )
+
+
+def _layer_table(section: dict) -> str:
+  """Milliseconds of a batch, forward and backward, for each contender."""
+  rows, batch = section['rows'], section['settings']['batch_size']
+  names = list(dict.fromkeys(r['name'] for r in rows))
+  layers = dict.fromkeys(r['what'].split()[0] for r in rows)
+  head = ['ms a batch']
+  for name in names:
+    head += [f'{name}: forward', 'backward']
+  lines, totals = [], [0.0] * (2 * len(names))
+  for layer in layers:
+    times = []
+    for name in names:
+      forward, both = (
+        1e3 * batch / _find(rows, name, f'{layer} {kind}')['median']
+        for kind in ('forward', 'both')
+      )
+      times += [forward, both - forward]
+    totals = [a + b for a, b in zip(totals, times, strict=True)]
+    lines.append([layer, *(f'{x:,.0f}' for x in times)])
+  lines.append(['sum', *(f'{x:,.0f}' for x in totals)])
+  return _table(head, lines) + (
+    '\nEach layer with its activation, norm, pool and dropout, compiled by '
+    'itself; backward is the difference between both passes and the forward '
+    'one. Update and loss are not part of it.\n'
+  )
+
+
+def _start_table(rows: list[dict]) -> str:
+  stages = list(rows[0]['seconds'])
+  head = ['seconds', *(f'{row["cache"]} cache' for row in rows)]
+  lines = [
+    [stage, *(f'{row["seconds"][stage]:.1f}' for row in rows)]
+    for stage in stages
+  ]
+  until_step, compiling = [], []
+  for row in rows:
+    seconds = dict(row['seconds'])
+    second_step = seconds.pop('second step')
+    until_step.append(sum(seconds.values()))
+    compiling.append(seconds['trace, compile, first step'] - second_step)
+  return _table(head, lines) + (
+    f'\nTo the end of the first step: {_seconds(until_step)}. Tracing and '
+    f'compiling the step (first step less second): {_seconds(compiling)}.\n'
+  )
+
+
+def _seconds(values: list[float]) -> str:
+  return ', '.join(f'{x:.1f} s' for x in values)
+
+
+def accelerator_rows(config: ml_collections.ConfigDict) -> list[dict]:
+  """Bounds of one step by batch size and compute type."""
+  return [
+    {'batch_size': size, 'dtype': dtype}
+    | cost_model.bounds(config, size, cost_model.H100, dtype)
+    for dtype in cost_model.H100.operations
+    for size in _BATCHES
+  ]
+
+
+def _accelerator_table(rows: list[dict]) -> str:
+  head = ['type, batch', 'compute, ms', 'memory, ms', 'sum, ms', 'images/s']
+  lines = [
+    [
+      f'{row["dtype"]}, {row["batch_size"]}',
+      *(f'{row[k]:.2f}' for k in ('compute', 'memory', 'step')),
+      f'{1e3 * row["batch_size"] / row["step"]:,.0f}',
+    ]
+    for row in rows
+  ]
+  return _table(head, lines) + (
+    f'\nNot measured. Least times at the full rates of {cost_model.H100.name} '
+    f'({cost_model.H100.source}): operations as counted, every map read and '
+    'written once by each operation, nothing overlapped or kept in caches '
+    '(experiments/training_steps/cost_model.py). Real kernels reach a part.\n'
+  )
+
+
+def _draw_rates(section: dict, path: pathlib.Path) -> None:
+  """A bar for each contender's training."""
+  rows = [
+    row
+    for row in section['rows']
+    if row['what'] == 'train'
+    and 'median' in row
+    and row['name'] != contenders.PRODUCT
+  ]
+  rows.sort(key=lambda row: row['median'])
+  chart = figure.Figure((8, 1 + 0.4 * len(rows)))
+  axes = chart.add_subplot()
+  medians = [row['median'] for row in rows]
+  spread = [
+    [row['median'] - row['min'] for row in rows],
+    [row['max'] - row['median'] for row in rows],
+  ]
+  colors = [
+    'tab:blue' if row['name'] == contenders.OURS else 'lightgray'
+    for row in rows
+  ]
+  bars = axes.barh(
+    [row['name'] for row in rows], medians, xerr=spread, color=colors
+  )
+  axes.bar_label(bars, [f'{x:.1f}' for x in medians], padding=4)
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.set_xlabel(
+    'AlexNet with LRN, float32, images/s in training: median, least, most'
+  )
+  chart.savefig(path, dpi=150, bbox_inches='tight')
+
+
+def _draw_scaling(section: dict, path: pathlib.Path) -> None:
+  """Images/s and memory against batch size and devices."""
+  rows = [row for row in section['rows'] if 'median' in row]
+  chart = figure.Figure((10, 6))
+  grid = chart.subplots(2, 2, sharex='col')
+  by_batch: dict[str, list[tuple[int, dict]]] = {}
+  by_device: list[tuple[int, dict]] = []
+  batch = section['settings']['batch_size']
+  for row in rows:
+    name, _, what = row['name'].partition(', ')
+    if what.startswith('batch'):
+      by_batch.setdefault(name, []).append((int(what.split()[1]), row))
+      if name == contenders.OURS and int(what.split()[1]) == batch:
+        by_device.append((1, row))
+    else:
+      by_device.append((int(what.split()[0]), row))
+  by_device.sort(key=lambda pair: pair[0])
+  panels = [(by_batch, 'batch size'), ({contenders.OURS: by_device}, '')]
+  for column, (series, label) in enumerate(panels):
+    for name, points in series.items():
+      sizes = [size for size, _ in points]
+      for line, key in enumerate(('median', 'peak_memory_gib')):
+        values = [row[key] for _, row in points]
+        grid[line][column].plot(sizes, values, marker='o', label=name)
+    grid[1][column].set_xscale('log', base=2)
+    ticks = sorted({size for points in series.values() for size, _ in points})
+    grid[1][column].set_xticks(ticks, ticks)
+    grid[1][column].set_xlabel(
+      label or f'virtual devices on the same cores, batch {batch}'
+    )
+  grid[0][0].set_ylabel('images/s')
+  grid[1][0].set_ylabel('peak memory, GiB')
+  grid[0][0].legend(frameon=False)
+  for axes in grid.flat:
+    axes.set_ylim(bottom=0)
+    axes.spines[['top', 'right']].set_visible(False)
+  chart.savefig(path, dpi=150, bbox_inches='tight')

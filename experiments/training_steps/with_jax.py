@@ -1,0 +1,132 @@
+"""The project's own step, also with one of its tricks left out."""
+
+import contextlib
+import functools
+from collections.abc import Callable
+from unittest import mock
+
+import jax
+import ml_collections
+import numpy as np
+
+from alexnet_jax import evaluate, parallel, train, train_state
+from alexnet_jax.data import preprocessing
+from alexnet_jax.models import layers, plain
+
+# So that colour noise and schedules are those of the full set.
+_NUM_EXAMPLES = 1_281_167
+
+
+def _without(module, name: str, replacement) -> Callable:
+  return functools.partial(mock.patch.object, module, name, replacement)
+
+
+def _power(x, beta):
+  return x**beta
+
+
+def _inverse_power(x, beta):
+  return x**-beta
+
+
+# What each trick is replaced by.
+ABLATIONS = {
+  'towers as groups of one convolution': (
+    _without(layers, 'convolve_towers', plain.convolve_towers),
+  ),
+  'two convolutions for a shared input': (
+    _without(layers, '_is_shared', lambda towers: False),
+  ),
+  'conv1 on pixels, not on blocks': (
+    _without(layers, 'space_to_depth_convolve', layers.convolve),
+  ),
+  'a product for each dense tower': (
+    _without(layers, 'multiply_towers', plain.multiply_towers),
+  ),
+  'response norm differentiated by JAX': (
+    _without(layers, 'local_response_norm', plain.local_response_norm),
+    _without(layers, 'spatial_response_norm', plain.spatial_response_norm),
+  ),
+  'response norm with powers': (
+    _without(layers, '_power', _power),
+    _without(layers, '_inverse_power', _inverse_power),
+  ),
+  'pools by reduce_window': (_without(layers, 'pool', plain.pool),),
+  'no compiler options': (
+    _without(parallel, '_compiler_options', lambda deterministic: {}),
+  ),
+  'state not donated': (),
+}
+
+
+class Step:
+  """The project's training step and evaluation on one batch."""
+
+  def __init__(
+    self, config: ml_collections.ConfigDict, batch: dict, without: str = ''
+  ):
+    """Puts a new network on the devices.
+
+    Args:
+      config: of a run.
+      batch: 'image', 'label', 'index', 'mask' of a global batch.
+      without: the trick of `ABLATIONS` to leave out; '' for none.
+    """
+    plan = parallel.make_plan(config.model.towers, config.num_devices)
+    parallel.check_batch_size(plan, config.batch_size)
+    process = _preprocessing(config)
+    steps = train.count_steps(config, _NUM_EXAMPLES)
+    program = train.create_program(config, plan, process, steps)
+    self._patches = ABLATIONS[without] if without else ()
+    self._update = plan.compile(
+      functools.partial(train.train_step, program),
+      deterministic=config.deterministic,
+      donate=without != 'state not donated',
+    )
+    state = train_state.create_train_state(config)
+    self._state = plan.put_state(state, program.tower_wise)
+    self._evaluate = plan.compile(
+      functools.partial(
+        evaluate.eval_step, program.model, process, plan, config.eval.views
+      ),
+      deterministic=config.deterministic,
+      donate=False,
+    )
+    names = ('image', 'label', 'index')
+    self._train_batch = plan.put_batch({n: batch[n] for n in names})
+    names = ('image', 'label', 'mask')
+    self._eval_batch = plan.put_batch({n: batch[n] for n in names})
+
+  def train(self) -> None:
+    """One update."""
+    with self._patched():
+      self._state, sums = self._update(self._state, self._train_batch)
+    jax.block_until_ready(sums)
+
+  def evaluate(self) -> None:
+    """Sums of metrics over one batch."""
+    with self._patched():
+      sums = self._evaluate(self._state.params, self._eval_batch)
+    jax.block_until_ready(sums)
+
+  @contextlib.contextmanager
+  def _patched(self):
+    """Only the first call traces, and so needs it."""
+    with contextlib.ExitStack() as stack:
+      for patch in self._patches:
+        stack.enter_context(patch())
+      yield
+
+
+def _preprocessing(
+  config: ml_collections.ConfigDict,
+) -> preprocessing.Preprocessing:
+  """Of made-up statistics: they cost the same."""
+  size = config.data.crop_size
+  return preprocessing.Preprocessing(
+    mean_image=np.full((size, size, 3), 120, np.float32),
+    eigenvalues=np.array([12e3, 8e2, 3e2], np.float32),
+    eigenvectors=np.eye(3, dtype=np.float32),
+    scale=np.float32(config.data.scale),
+    crop_size=np.int32(size),
+  )
