@@ -11,7 +11,7 @@ from alexnet_jax import train, train_state
 from alexnet_jax.models import layers, plain
 from tests import in_memory, tiny
 
-# Of one rounding to 8 bits.
+# The relative error of one rounding to 8 bits.
 UNIT = 2.0**-8
 
 
@@ -112,13 +112,13 @@ def test_norms_and_means_round_only_their_results(name, settings):
 
 def test_losses_stay_close_to_those_of_float32():
   config = _config('float32')
-  config.data.color_noise, config.optimizer.learning_rate = 'none', 0.03
+  config.data.color_noise, config.model.omit = 'none', 'conv3,conv4,conv5,fc7'
   state = train_state.create_train_state(config)
   expected = in_memory.Run(config, state).losses(20)
   config.model.dtype = 'bfloat16'
   losses = in_memory.Run(config, state).losses(20)
-  assert losses[-5:].mean() < 0.9 * losses[:5].mean()
-  # Before any update, the mean of errors of the logits, which are about 1.
+  assert losses[-5:].mean() < 0.7 * losses[:5].mean()
+  # Roundings differ in sign from unit to unit: their mean is below one of them,
   np.testing.assert_allclose(losses[0], expected[0], rtol=UNIT)
-  # Then each step adds its own. Were they all alike: 20 of them.
-  np.testing.assert_allclose(losses, expected, rtol=20 * UNIT)
+  # and the weights' later on below one in each of the four layers.
+  np.testing.assert_allclose(losses, expected, rtol=4 * UNIT)

@@ -135,10 +135,10 @@ def _config(dtype):
   return config
 
 
-# Measured: 7e-16 and 6e-7. Fifty steps that each add two units in the last place
-# stay below 50 * 2 * 2^-53 = 1e-14 and 50 * 2 * 2^-24 = 6e-6.
+# Measured: 7e-16 and 6e-7. Fifty steps that each add two roundings stay below
+# 50 * 2 * 2^-53 = 1.1e-14 and 50 * 2 * 2^-24 = 6e-6.
 @pytest.mark.parametrize(
-  'dtype, bound', [('float64', 1e-13), ('float32', 1e-5)]
+  'dtype, bound', [('float64', 2e-14), ('float32', 1e-5)]
 )
 def test_losses_of_plain_and_fast_network(dtype, bound):
   config = _config(dtype)
