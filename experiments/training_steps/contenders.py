@@ -144,8 +144,11 @@ class Section:
 
 
 SECTIONS = {
-  'lrn': Section(
-    'AlexNet, float32', 'alexnet', [*_all(), *_fast_torch(measures=('train',))]
+  'lrn': Section('AlexNet, float32', 'alexnet', _all()),
+  'fast_lrn': Section(
+    'AlexNet, float32, against PyTorch with a response norm like ours',
+    'alexnet',
+    [Contender(OURS, 'alexnet_jax'), *_fast_torch()],
   ),
   'no_lrn': Section(
     'AlexNet without LRN, float32', 'alexnet', _all(overrides=_NO_LRN)
