@@ -14,8 +14,7 @@ How it is fair:
 * Rounds go through all contenders of a section, in a new random order each, so
   that a slow minute of the machine hits them alike. Medians are reported, and
   ratios are medians of the rounds' ratios.
-* A turn starts with a step that does not count, and ends with the step that
-  passes --seconds.
+* A turn ends with the step that passes --seconds: one step at least.
 * The networks are the same, from the same table of layers; PyTorch's response
   norm runs over both towers' channels, as its users would write it. Ours alone
   does what training does beside: colour noise, metrics, and the check that all

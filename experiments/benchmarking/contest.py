@@ -68,7 +68,8 @@ class Worker:
     others = busy.Others(self._process.pid)
     self._signal(signal.SIGCONT)
     command = json.dumps({'what': what, 'seconds': seconds})
-    print(command, file=self._process.stdin, flush=True)
+    with contextlib.suppress(BrokenPipeError):  # then there is no answer
+      print(command, file=self._process.stdin, flush=True)
     answer = self._answer()
     self._signal(signal.SIGSTOP)
     return answer['images'] / answer['seconds'], others.cores()
@@ -115,7 +116,11 @@ class Entry:
 
   def measure(self, seconds: float) -> str:
     """Adds a round; returns what it gave, for people."""
-    rate, others = self.worker.measure(self.what, seconds)
+    try:
+      rate, others = self.worker.measure(self.what, seconds)
+    except errors.UserError as error:  # the others go on
+      self.worker.status, self.worker.reason = 'failed', str(error)
+      return f'{self.name}: {error}'
     self.rates.append(rate)
     self.others.append(others)
     disturbed = '' if others is None else f' (others: {others:.2f} cores)'
@@ -146,5 +151,6 @@ def run(entries: list[Entry], rounds: int, seconds: float, seed: int) -> None:
   """Measures every entry once a round, in a new random order each."""
   rng = random.Random(seed)
   for i in range(rounds):
-    for entry in rng.sample(entries, len(entries)):
+    ready = [entry for entry in entries if entry.worker.status == 'ready']
+    for entry in rng.sample(ready, len(ready)):
       print(f'round {i + 1} of {rounds}: {entry.measure(seconds)}')
