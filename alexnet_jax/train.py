@@ -381,7 +381,7 @@ def _check_finite(
 ) -> None:
   if first_bad_step >= 0:
     raise errors.UserError(
-      f'loss or gradient norm of step {first_bad_step} was not finite (newest '
+      f'loss or gradients of step {first_bad_step} were not finite (newest '
       f'checkpoint: step {checkpointer.latest_step()}); start a new workdir '
       'with a lower optimizer.learning_rate.'
     )

@@ -27,8 +27,8 @@ class TrainState:
     opt_state: of the update rule; velocities like `params`.
     rate_scale: the plateau rule's factor of every rate.
     window: sums of training metrics since the last row was logged.
-    first_bad_step: the first step, counted from 1, whose loss or gradient norm
-      was not finite; -1 if none.
+    first_bad_step: the first step, counted from 1, whose loss or gradients
+      were not finite; -1 if none. Such a step changes no parameter.
   """
 
   step: Any
