@@ -187,7 +187,7 @@ def test_plateau_ends_the_run_and_survives_a_restart(data_dir, tmp_path):
 def test_numbers_that_explode_stop_the_run(data_dir, tmp_path):
   config = tiny.get_config(data_dir)
   config.optimizer.learning_rate = 1e30
-  with pytest.raises(errors.UserError, match=r'step \d+ was not finite'):
+  with pytest.raises(errors.UserError, match=r'step \d+ were not finite'):
     train.train_and_evaluate(config, tmp_path)
   assert not list((tmp_path / 'checkpoints').glob('[0-9]*'))
 
