@@ -5,9 +5,11 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
+from alexnet_jax import compilation_cache
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -64,7 +66,22 @@ def test_a_second_start_reads_what_the_first_compiled(start, tmp_path):
   assert rows == expected
 
 
-def test_a_directory_that_cannot_be_made_costs_a_warning(start, tmp_path):
+def test_a_directory_that_cannot_be_made_costs_a_warning(monkeypatch, tmp_path):
   (tmp_path / 'file').touch()
-  stderr, _ = start('run', XDG_CACHE_HOME=str(tmp_path / 'file'))
-  assert stderr.count('compiled at every start') == 1
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+  updates, warnings = {}, []
+  config = types.SimpleNamespace(
+    jax_enable_compilation_cache=True,
+    jax_compilation_cache_dir=None,
+    update=updates.__setitem__,
+  )
+  monkeypatch.setattr(compilation_cache.jax, 'config', config)
+
+  def warn(text: str, *args) -> None:
+    warnings.append(text % args)
+
+  monkeypatch.setattr(compilation_cache.logging, 'warning', warn)
+  compilation_cache.enable()
+  (warning,) = warnings
+  assert 'compiled at every start' in warning
+  assert 'jax_compilation_cache_dir' not in updates
