@@ -39,7 +39,6 @@ from absl import app, flags, logging
 
 from alexnet_jax import command_line, errors
 from alexnet_jax.data import prepare
-from configs import alexnet, cifar10, cifar10_lrn
 from experiments.benchmarking import contest, machine
 from experiments.training_steps import contenders, report
 
@@ -58,16 +57,11 @@ _TORCH_PYTHON = flags.DEFINE_string(
   'torch_python', sys.executable, 'Interpreter that has PyTorch.'
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Of pictures, networks and orders.')
-_CONFIGS = {
-  'alexnet': alexnet,
-  'cifar10': cifar10,
-  'cifar10_lrn': cifar10_lrn,
-}
 
 
 def _config(name: str, overrides: dict | None = None) -> dict:
   """A recipe as a job's plain dictionary."""
-  config = _CONFIGS[name].get_config()
+  config = contenders.CONFIGS[name].get_config()
   config.seed = _SEED.value
   config.batch_size = _BATCH_SIZE.value
   config.update_from_flattened_dict(overrides or {})
@@ -151,7 +145,11 @@ def _measure(name: str, directory: pathlib.Path) -> dict:
   if name == _START:
     return about | {'rows': _measure_starts(directory)}
   if name == _ACCELERATOR:
-    return about | {'rows': report.accelerator_rows(alexnet.get_config())}
+    return about | {
+      'rows': report.accelerator_rows(
+        contenders.CONFIGS['alexnet'].get_config()
+      )
+    }
   return about | {'rows': _run_section(name, directory)}
 
 

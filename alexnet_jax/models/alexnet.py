@@ -18,7 +18,6 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import ml_collections
 
 from alexnet_jax import errors, parallel
@@ -127,7 +126,7 @@ class AlexNet(nn.Module):
     for name, row in layer_table(self.config).items():
       x = self.block(name, row, x, index, train)
       self.sow('intermediates', f'{name}_output', x)
-    return x[0].astype(jnp.promote_types(x[0].dtype, jnp.float32))
+    return layers.at_least_float32(x[0])
 
   def block(
     self,

@@ -45,7 +45,7 @@ def _window_sum(x: jax.Array, windows: Windows, mirrored: bool) -> jax.Array:
   return x
 
 
-def _at_least_float32(x: jax.Array) -> jax.Array:
+def at_least_float32(x: jax.Array) -> jax.Array:
   """For sums of many terms."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
@@ -75,7 +75,7 @@ def _response_norm(
 
 
 def _response_norm_forward(x, windows, k, coefficient, beta):
-  wide = _at_least_float32(x)
+  wide = at_least_float32(x)
   sums = _window_sum(wide * wide, windows, mirrored=False)
   denominator = k + coefficient * sums
   # A quotient here and a product in the backward pass: were they alike, XLA
@@ -89,7 +89,7 @@ def _response_norm_backward(windows, k, coefficient, beta, saved, gradient):
   # window sums in place of autodiff's chain of slices, pads and powers.
   del k
   x, denominator = saved
-  wide = _at_least_float32(x)
+  wide = at_least_float32(x)
   scaled = gradient * _inverse_power(denominator, beta)
   inner = _window_sum(scaled * wide / denominator, windows, mirrored=True)
   return ((scaled - 2 * beta * coefficient * wide * inner).astype(x.dtype),)
@@ -220,7 +220,7 @@ _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def _avg_pool(x: jax.Array, geometry: _PoolGeometry) -> jax.Array:
-  wide = _at_least_float32(x)
+  wide = at_least_float32(x)
   inside = jnp.ones((1, *x.shape[1:3], 1), wide.dtype)
   mean = sum(geometry.slices(wide, 0)) / sum(geometry.slices(inside, 0))
   return mean.astype(x.dtype)

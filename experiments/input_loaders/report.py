@@ -5,12 +5,10 @@ import pathlib
 
 from matplotlib import figure
 
-from experiments.benchmarking import machine
+from experiments.benchmarking import machine, tables
 from experiments.input_loaders import contenders
 
 _COLOR = 'tab:blue'
-# Cores of other programs that disturb nothing.
-_QUIET = 0.1
 
 
 def write(results: dict, output: pathlib.Path) -> None:
@@ -46,53 +44,39 @@ loader's libraries are in results.json.
 def _loader_table(rows: list[dict]) -> str:
   counts = _worker_counts(rows)
   head = [_workers(count) for count in counts]
-  lines = ['## Loaders\n', _line(['loader', 'reads', *head])]
-  lines.append(_line(['---', '---', *('---:' for _ in counts)]))
+  lines = ['## Loaders\n', tables.line(['loader', 'reads', *head])]
+  lines.append(tables.line(['---', '---', *('---:' for _ in counts)]))
   for name in _ranking(rows):
     cells = [_cell(_find(rows, name, count)) for count in counts]
-    lines.append(_line([name, contenders.CONTENDERS[name].reads, *cells]))
-  lines.append(_disturbance(rows))
+    lines.append(tables.line([name, contenders.CONTENDERS[name].reads, *cells]))
+  lines.append(f'\n{tables.disturbance(rows)}')
   return '\n'.join(lines) + '\n'
 
 
 def _decoder_table(rows: list[dict]) -> str:
   lines = ['## Decoders: difference to the pixels of alexnet_jax, 0 to 255\n']
-  lines += [_line(['decoder', 'largest', 'mean']), _line(['---'] * 3)]
+  lines += [
+    tables.line(['decoder', 'largest', 'mean']),
+    tables.line(['---'] * 3),
+  ]
   for row in rows:
     cells = ['not installed', '']
     if 'max' in row:
       cells = [str(row['max']), f'{row["mean"]:.3f}']
-    lines.append(_line([row['name'], *cells]))
+    lines.append(tables.line([row['name'], *cells]))
   return '\n'.join(lines) + '\n'
-
-
-def _disturbance(entries: list[dict]) -> str:
-  """What a reader must know before trusting the numbers."""
-  others = [x for entry in entries for x in entry.get('others', [])]
-  known = [x for x in others if x is not None]
-  if not known:
-    return '\nWhat other programs used meanwhile is not known.'
-  disturbed = sum(x > _QUIET for x in known)
-  return (
-    f'\nIn {disturbed} of {len(known)} measurements other programs used more '
-    f'than {_QUIET} cores (at most {max(known):.2f}).'
-  )
 
 
 def _training_table(training: dict) -> str:
   devices = ', '.join(training['devices'])
   lines = [f'## Training on {devices}\n']
-  lines += [_line(['what', 'images/s']), _line(['---', '---:'])]
+  lines += [tables.line(['what', 'images/s']), tables.line(['---', '---:'])]
   for what in ('input', 'step', 'both'):
-    lines.append(_line([what, _cell(training[what])]))
+    lines.append(tables.line([what, _cell(training[what])]))
   lines.append(f'\nInput costs {training["cost_percent"]:.1f} % of the step.')
   parts = [training[what] for what in ('input', 'step', 'both')]
-  lines.append(_disturbance(parts))
+  lines.append(f'\n{tables.disturbance(parts)}')
   return '\n'.join(lines) + '\n'
-
-
-def _line(cells: list[str]) -> str:
-  return f'| {" | ".join(cells)} |'
 
 
 def _workers(count: int) -> str:

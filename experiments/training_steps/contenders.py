@@ -2,11 +2,17 @@
 
 import dataclasses
 
+from configs import alexnet, cifar10, cifar10_lrn
 from experiments.training_steps import with_jax
 
 OURS = 'alexnet_jax'
 PLAIN = 'plain Flax'
 PRODUCT = 'matrix product'
+CONFIGS = {
+  'alexnet': alexnet,
+  'cifar10': cifar10,
+  'cifar10_lrn': cifar10_lrn,
+}
 TORCH_MODES = ('eager', 'channels_last', 'compile')
 # glibc's malloc: huge pages, and memory that stays with the process.
 MALLOC = {
@@ -43,12 +49,12 @@ def _torch(mode: str, fast_lrn: bool = False, **fields) -> Contender:
   return Contender(name, 'torch', arguments, **fields)
 
 
-def _all(modes: tuple[str, ...] = TORCH_MODES, **fields) -> list[Contender]:
+def _all(**fields) -> list[Contender]:
   """Ours, plain Flax, PyTorch's modes and the machine's limit."""
   return [
     Contender(OURS, 'alexnet_jax', **fields),
     Contender(PLAIN, 'flax', **fields),
-    *(_torch(mode, **fields) for mode in modes),
+    *(_torch(mode, **fields) for mode in TORCH_MODES),
     Contender(PRODUCT, 'product', measures=('train',)),
   ]
 

@@ -7,17 +7,9 @@ import statistics
 import ml_collections
 from matplotlib import figure
 
-from configs import alexnet, cifar10, cifar10_lrn
-from experiments.benchmarking import machine
+from experiments.benchmarking import machine, tables
 from experiments.training_steps import contenders, cost_model, worker
 
-_CONFIGS = {
-  'alexnet': alexnet,
-  'cifar10': cifar10,
-  'cifar10_lrn': cifar10_lrn,
-}
-# Cores of other programs that disturb nothing.
-_QUIET = 0.1
 _BATCHES = (128, 256, 512, 1024)
 
 
@@ -78,24 +70,13 @@ def _conditions(section: dict) -> str:
     f'{settings["rounds"]} rounds of at least {settings["seconds"]} s, seed '
     f'{settings["seed"]}.'
   )
-  others = [x for row in section['rows'] for x in row.get('others', [])]
-  known = [x for x in others if x is not None]
-  if not known:
-    return text
-  disturbed = sum(x > _QUIET for x in known)
-  return (
-    f'{text} In {disturbed} of {len(known)} turns other programs used more '
-    f'than {_QUIET} cores (at most {max(known):.2f}).'
-  )
-
-
-def _line(cells: list[str]) -> str:
-  return f'| {" | ".join(cells)} |'
+  measured = [row for row in section['rows'] if 'others' in row]
+  return f'{text} {tables.disturbance(measured)}' if measured else text
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
   rule = ['---', *['---:'] * (len(head) - 1)]
-  return '\n'.join(map(_line, [head, rule, *rows])) + '\n'
+  return '\n'.join(map(tables.line, [head, rule, *rows])) + '\n'
 
 
 def _find(rows: list[dict], name: str, what: str) -> dict:
@@ -151,7 +132,7 @@ def _rate_table(name: str, section: dict) -> str:
 
 def _share(name: str, rows: list[dict], first: str, product: dict) -> str:
   """How much of the machine's rate of products a step reaches."""
-  config = _CONFIGS[contenders.SECTIONS[name].config].get_config()
+  config = contenders.CONFIGS[contenders.SECTIONS[name].config].get_config()
   operations = {
     'train': cost_model.train_operations(config),
     'evaluate': cost_model.forward_operations(config),
