@@ -34,11 +34,11 @@ import time
 # Before TensorFlow starts: it only reads images here, and need not say so.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-import ml_collections
+import numpy as np
 from absl import app, flags, logging
 
 from alexnet_jax import command_line, errors
-from alexnet_jax.data import prepare
+from alexnet_jax.data import images, prepare, sources
 from experiments.benchmarking import contest, machine
 from experiments.training_steps import contenders, report
 
@@ -112,12 +112,25 @@ def _outcome(entry: contest.Entry) -> dict:
   return entry.summary() | about
 
 
+def _write_pictures(directory: pathlib.Path, size: int) -> None:
+  """A batch of random pictures to train on, and one to validate with."""
+  rng = np.random.default_rng(_SEED.value)
+  for split, count in (('train', _BATCH_SIZE.value), ('validation', 1)):
+    folder = directory / split / 'all'
+    folder.mkdir(parents=True)
+    for i in range(count):
+      image = rng.integers(0, 256, (size, size, 3), np.uint8)
+      (folder / f'{i}.jpg').write_bytes(images.encode(image).numpy())
+
+
 def _measure_starts(directory: pathlib.Path) -> list[dict]:
   """Stages of process starts: with an empty cache, then with a warm one."""
   config = _config('alexnet')
-  config['data'] |= {'name': 'shapes', 'dir': str(directory / 'data')}
-  config['data'] |= {'image_size': 256, 'crop_size': 224}
-  prepare.open_or_prepare(ml_collections.ConfigDict(config['data']))
+  pictures = directory / 'pictures'
+  _write_pictures(pictures, config['data']['image_size'])
+  config['data'] |= {'name': f'folder={pictures}', 'dir': str(directory)}
+  source = sources.open_source(config['data']['name'])
+  prepare.prepare(source, str(directory), config['data']['image_size'])
   environment = os.environ | contenders.MALLOC
   environment['JAX_COMPILATION_CACHE_DIR'] = str(directory / 'cache')
   rows = []

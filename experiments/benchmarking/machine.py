@@ -1,10 +1,13 @@
 """What stands beside every measured number: machine, versions, command."""
 
+import functools
 import importlib.metadata
 import os
 import pathlib
 import platform
 import re
+import shutil
+import subprocess
 import sys
 
 from alexnet_jax import git
@@ -23,6 +26,7 @@ def environment() -> dict[str, object]:
   """This machine, and how the program was called."""
   pages = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   return {
+    'gpu': gpu(),
     'cpu': _cpu(),
     'cores': os.cpu_count(),
     'memory_gib': round(pages / 2**30, 1),
@@ -32,6 +36,17 @@ def environment() -> dict[str, object]:
     'git_commit': git.commit(),
     'command': _command(),
   }
+
+
+@functools.cache
+def gpu() -> str:
+  """The first NVIDIA GPU and its driver; '' without one."""
+  if not shutil.which('nvidia-smi'):
+    return ''
+  query = '--query-gpu=name,driver_version'
+  command = ['nvidia-smi', '-i', '0', query, '--format=csv,noheader']
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  return done.stdout.strip() if done.returncode == 0 else ''
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
@@ -47,10 +62,15 @@ def heading(title: str, environment: dict[str, object]) -> str:
 
     {environment['command']}
 
-{environment['cores']} cores of {environment['cpu']},
+{_gpu_prefix(environment)}{environment['cores']} cores of {environment['cpu']},
 {environment['memory_gib']} GiB; Python {environment['python']}, {packages};
 commit {environment['git_commit']}.
 """
+
+
+def _gpu_prefix(environment: dict[str, object]) -> str:
+  gpu = environment.get('gpu')
+  return f'{gpu}; ' if gpu else ''
 
 
 def _cpu() -> str:

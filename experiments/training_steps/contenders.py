@@ -3,6 +3,7 @@
 import dataclasses
 
 from configs import alexnet, cifar10, cifar10_lrn
+from experiments.benchmarking import machine
 from experiments.training_steps import with_jax
 
 OURS = 'alexnet_jax'
@@ -13,7 +14,6 @@ CONFIGS = {
   'cifar10': cifar10,
   'cifar10_lrn': cifar10_lrn,
 }
-TORCH_MODES = ('eager', 'channels_last', 'compile')
 # glibc's malloc: huge pages, and memory that stays with the process.
 MALLOC = {
   'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:'
@@ -49,27 +49,44 @@ def _torch(mode: str, fast_lrn: bool = False, **fields) -> Contender:
   return Contender(name, 'torch', arguments, **fields)
 
 
+def _torch_modes(**fields) -> list[Contender]:
+  """All modes; one of them is for GPUs only."""
+  graphs = {'mode': 'compile', 'cuda_graphs': True}
+  return [
+    *(_torch(mode, **fields) for mode in ('eager', 'channels_last', 'compile')),
+    *(
+      [Contender('PyTorch compile, CUDA graphs', 'torch', graphs, **fields)]
+      if machine.gpu()
+      else []
+    ),
+  ]
+
+
 def _all(**fields) -> list[Contender]:
   """Ours, plain Flax, PyTorch's modes and the machine's limit."""
   return [
     Contender(OURS, 'alexnet_jax', **fields),
     Contender(PLAIN, 'flax', **fields),
-    *(_torch(mode, **fields) for mode in TORCH_MODES),
+    *_torch_modes(**fields),
     Contender(PRODUCT, 'product', measures=('train',)),
   ]
 
 
 def _fast_torch(**fields) -> list[Contender]:
-  return [_torch(mode, True, **fields) for mode in TORCH_MODES[1:]]
+  return [_torch(m, True, **fields) for m in ('channels_last', 'compile')]
 
 
 def _bfloat16() -> list[Contender]:
   overrides = {'model.dtype': 'bfloat16'}
+  product = Contender(
+    PRODUCT, 'product', measures=('train',), overrides=overrides
+  )
   return [
-    Contender(OURS, 'alexnet_jax'),
-    Contender(f'{OURS}, bfloat16', 'alexnet_jax', overrides=overrides),
-    *(_torch(mode, overrides=overrides) for mode in TORCH_MODES),
+    Contender(OURS, 'alexnet_jax', overrides=overrides),
+    Contender(f'{OURS}, float32', 'alexnet_jax'),
+    *_torch_modes(overrides=overrides),
     _torch('compile', True, overrides=overrides),
+    product,
   ]
 
 

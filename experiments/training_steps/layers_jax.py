@@ -1,5 +1,6 @@
 """Each layer of the project's network by itself, forward and backward."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import ml_collections
 
 from alexnet_jax import parallel, train_state
 from alexnet_jax.models import alexnet
+from experiments.training_steps import worker
 
 
 class _Layer(alexnet.AlexNet):
@@ -24,7 +26,7 @@ class _Layer(alexnet.AlexNet):
 
 def layer_runs(
   config: ml_collections.ConfigDict,
-) -> dict[str, Callable[[], None]]:
+) -> dict[str, worker.Run]:
   """What to time: '<layer> forward' and '<layer> both', with the backward."""
   model = ml_collections.FrozenConfigDict(config.model)
   state = train_state.create_train_state(config)
@@ -68,5 +70,5 @@ def _compile(layer: _Layer, is_first: bool, *example):
   ]
 
 
-def _runner(function: Callable, *arguments) -> Callable[[], None]:
-  return lambda: jax.block_until_ready(function(*arguments))
+def _runner(function: Callable, *arguments) -> worker.Run:
+  return lambda: functools.partial(jax.block_until_ready, function(*arguments))

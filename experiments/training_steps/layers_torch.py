@@ -1,17 +1,15 @@
 """Each layer of PyTorch's network by itself, forward and backward."""
 
-from collections.abc import Callable
-
 import ml_collections
 import torch
 from torch import nn
 
-from experiments.training_steps import torch_network
+from experiments.training_steps import torch_network, worker
 
 
 def layer_runs(
   config: ml_collections.ConfigDict,
-) -> dict[str, Callable[[], None]]:
+) -> dict[str, worker.Run]:
   """What to time: '<layer> forward' and '<layer> both', with the backward."""
   network = torch_network.build(config, fast_lrn=False)
   network.to(memory_format=torch.channels_last)
@@ -27,19 +25,25 @@ def layer_runs(
   return runs
 
 
-def _forward(layer: nn.Module, x: torch.Tensor) -> Callable[[], None]:
+def _forward(layer: nn.Module, x: torch.Tensor) -> worker.Run:
   @torch.no_grad()
-  def run() -> None:
+  def run():
     layer(x)
+    return _nothing_to_wait_for
 
   return run
 
 
-def _both(layer: nn.Module, x: torch.Tensor) -> Callable[[], None]:
+def _nothing_to_wait_for() -> None:
+  """PyTorch's work on a CPU is done when a call returns."""
+
+
+def _both(layer: nn.Module, x: torch.Tensor) -> worker.Run:
   wanted = [*layer.parameters(), *([x] if x.requires_grad else [])]
 
-  def run() -> None:
+  def run():
     y = layer(x)
     torch.autograd.grad(y, wanted, torch.ones_like(y))
+    return _nothing_to_wait_for
 
   return run

@@ -4,6 +4,9 @@ Towers are groups of convolutions, pools are Flax's, response norms are
 `plain`'s, the update rule is optax's. No compiler options.
 """
 
+import functools
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -92,15 +95,21 @@ class Step:
       )
     )
 
-  def train(self) -> None:
-    """One update."""
+  def train(self) -> Callable[[], None]:
+    """Starts one update."""
     self._state, loss = self._update(self._state, self._batch)
-    jax.block_until_ready(loss)
+    return functools.partial(jax.block_until_ready, loss)
 
-  def evaluate(self) -> None:
-    """One forward pass."""
+  def evaluate(self) -> Callable[[], None]:
+    """Starts one forward pass."""
     logits = self._forward(self._state[0], self._batch['image'])
-    jax.block_until_ready(logits)
+    return functools.partial(jax.block_until_ready, logits)
+
+  is_on_cpu = property(lambda self: jax.default_backend() == 'cpu')
+
+  def peak_memory(self) -> int:
+    """Bytes of the accelerator."""
+    return jax.devices()[0].memory_stats()['peak_bytes_in_use']
 
   def _inputs(self, images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) - 120

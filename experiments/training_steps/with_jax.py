@@ -97,17 +97,23 @@ class Step:
     names = ('image', 'label', 'mask')
     self._eval_batch = plan.put_batch({n: batch[n] for n in names})
 
-  def train(self) -> None:
-    """One update."""
+  def train(self) -> Callable[[], None]:
+    """Starts one update."""
     with self._patched():
       self._state, sums = self._update(self._state, self._train_batch)
-    jax.block_until_ready(sums)
+    return functools.partial(jax.block_until_ready, sums)
 
-  def evaluate(self) -> None:
-    """Sums of metrics over one batch."""
+  def evaluate(self) -> Callable[[], None]:
+    """Starts the sums of metrics over one batch."""
     with self._patched():
       sums = self._evaluate(self._state.params, self._eval_batch)
-    jax.block_until_ready(sums)
+    return functools.partial(jax.block_until_ready, sums)
+
+  is_on_cpu = property(lambda self: jax.default_backend() == 'cpu')
+
+  def peak_memory(self) -> int:
+    """Bytes of the accelerator."""
+    return jax.devices()[0].memory_stats()['peak_bytes_in_use']
 
   @contextlib.contextmanager
   def _patched(self):

@@ -1,5 +1,7 @@
 """The step in PyTorch, in its usual modes."""
 
+from collections.abc import Callable
+
 import ml_collections
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ class Step:
     batch: dict,
     mode: str,
     fast_lrn: bool = False,
+    cuda_graphs: bool = False,
   ):
     """Builds a network; the first calls compile it, if at all.
 
@@ -25,8 +28,12 @@ class Step:
       batch: 'image' [N, H, W, 3] and 'label' [N].
       mode: 'eager', 'channels_last' or 'compile' (channels last as well).
       fast_lrn: see `torch_network.build`.
+      cuda_graphs: whether what is compiled is replayed as a whole.
     """
     torch.manual_seed(config.seed)
+    # TF32 and a search for the fastest kernels, as JAX has them by default.
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
     self._device = 'cuda' if torch.cuda.is_available() else 'cpu'
     order = torch.contiguous_format
     if mode != 'eager':
@@ -35,7 +42,8 @@ class Step:
     self._network.to(self._device, memory_format=order)
     self._apply = self._network
     if mode == 'compile':
-      self._apply = torch.compile(self._network)
+      effort = 'reduce-overhead' if cuda_graphs else None
+      self._apply = torch.compile(self._network, mode=effort)
     images = np.ascontiguousarray(batch['image'].transpose(0, 3, 1, 2))
     images = torch.from_numpy(images).to(self._device)
     self._images = images.contiguous(memory_format=order)
@@ -50,20 +58,34 @@ class Step:
       fused=True,
     )
 
-  def train(self) -> None:
-    """One update."""
+  def train(self) -> Callable[[], None]:
+    """Starts one update."""
     self._network.train()
     loss = functional.cross_entropy(self._logits(), self._labels)
     self._optimizer.zero_grad()
     loss.backward()
     self._optimizer.step()
-    loss.item()
+    return self._wait()
 
   @torch.inference_mode()
-  def evaluate(self) -> None:
-    """One forward pass."""
+  def evaluate(self) -> Callable[[], None]:
+    """Starts one forward pass."""
     self._network.eval()
-    self._logits().sum().item()
+    self._logits()
+    return self._wait()
+
+  is_on_cpu = property(lambda self: self._device == 'cpu')
+
+  def peak_memory(self) -> int:
+    """Bytes of the accelerator."""
+    return torch.cuda.max_memory_allocated()
+
+  def _wait(self) -> Callable[[], None]:
+    if self.is_on_cpu:  # where all is done at once
+      return lambda: None
+    event = torch.cuda.Event()
+    event.record()
+    return event.synchronize
 
   def _logits(self) -> torch.Tensor:
     with torch.autocast(self._device, torch.bfloat16, enabled=self._bfloat16):

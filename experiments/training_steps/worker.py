@@ -3,6 +3,8 @@
 python -m experiments.training_steps.worker JOB
 """
 
+import collections
+import functools
 import resource
 import time
 from collections.abc import Callable
@@ -13,6 +15,10 @@ import numpy as np
 from experiments.benchmarking import machine, worker
 
 _PRODUCT_SIDE = 4096
+# On accelerators, as in training: the next step is waiting when one ends.
+_STEPS_IN_FLIGHT = 2
+# Starts work, and returns what waits for its end.
+Run = Callable[[], Callable[[], None]]
 
 
 def random_batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
@@ -29,46 +35,61 @@ def random_batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
 
 
 def timed(
-  run: Callable[[], None], images: int
+  run: Run, images: int, in_flight: int = 1
 ) -> Callable[[float], tuple[int, float]]:
   """A measure of `run`, which is called until the time is over, once at least.
 
   Args:
-    run: works on `images` images, and returns when all is done.
+    run: starts work on `images` images.
     images: how many.
+    in_flight: how much may be under way at once.
   """
 
   def measure(seconds: float) -> tuple[int, float]:
     start, elapsed, count = time.perf_counter(), 0.0, 0
+    waits = collections.deque()
     while elapsed < seconds or not count:
-      run()
+      waits.append(run())
       count += 1
+      if len(waits) == in_flight:
+        waits.popleft()()
       elapsed = time.perf_counter() - start
-    return count * images, elapsed
+    for wait in waits:
+      wait()
+    return count * images, time.perf_counter() - start
 
   return measure
 
 
 def _create(job: dict) -> tuple[dict[str, worker.Measure], dict]:
-  config = ml_collections.ConfigDict(job['config'])
+  config, step = ml_collections.ConfigDict(job['config']), None
   if job['framework'] == 'product':
-    measures = {'train': timed(_product(), 1)}
+    run = _product(config.model.dtype)
+    measures = {'train': timed(run, 1, in_flight=_STEPS_IN_FLIGHT)}
   elif job['measures'] == ['layers']:
     measures = _layer_measures(config, job)
   else:
     step = _step(config, job)
+    # A CPU has nothing to do at once; its steps can be slow.
+    in_flight = 1 if step.is_on_cpu else _STEPS_IN_FLIGHT
     measures = {
-      what: timed(getattr(step, what), config.batch_size)
+      what: timed(getattr(step, what), config.batch_size, in_flight)
       for what in job['measures']
     }
   for measure in measures.values():
     measure(0.0)
-  kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return measures, {
     'measures': list(measures),
-    'peak_memory_gib': kib / 2**20,
+    'peak_memory_gib': _peak_memory(step) / 2**30,
     'versions': machine.versions(('jax', 'flax', 'torch')),
   }
+
+
+def _peak_memory(step) -> int:
+  """Bytes: the accelerator's, or else the process's."""
+  if step and not step.is_on_cpu:
+    return step.peak_memory()
+  return 2**10 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _step(config: ml_collections.ConfigDict, job: dict):
@@ -95,14 +116,14 @@ def _layer_measures(
   return {what: timed(run, config.batch_size) for what, run in runs.items()}
 
 
-def _product() -> Callable[[], None]:
-  """A large product of float32 matrices."""
+def _product(dtype: str) -> Run:
+  """A large product of random matrices."""
   import jax
-  import jax.numpy as jnp
 
-  x = jnp.ones((_PRODUCT_SIDE, _PRODUCT_SIDE))
-  multiply = jax.jit(jnp.matmul)
-  return lambda: jax.block_until_ready(multiply(x, x))
+  shape = (_PRODUCT_SIDE, _PRODUCT_SIDE)
+  x = jax.random.normal(jax.random.key(0), shape, dtype)
+  multiply = jax.jit(jax.numpy.matmul)
+  return lambda: functools.partial(jax.block_until_ready, multiply(x, x))
 
 
 def product_operations() -> int:
