@@ -279,7 +279,10 @@ def _compiler_options(deterministic: bool) -> dict[str, Any]:
   """Options of a compiled step."""
   options = {
     # Several times the speed of convolutions and their gradients.
-    'cpu': {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT'},
+    'cpu': {
+      'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT',
+      'xla_disable_hlo_passes': 'cse_barrier_expander',
+    },
     'gpu': {'xla_gpu_deterministic_ops': True} if deterministic else {},
   }.get(jax.default_backend(), {})
   return _usable(options)
