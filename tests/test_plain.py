@@ -43,10 +43,10 @@ def towers(name, **settings):
 
 
 def tower(name, *args, **settings):
-  """A function of one tower."""
+  """A function of one tower, and of what else it takes."""
 
-  def call(module, x):
-    return getattr(module, name)(x, *args, **settings)
+  def call(module, *arrays):
+    return getattr(module, name)(*arrays, *args, **settings)
 
   return call
 
@@ -71,6 +71,7 @@ CASES = [
     towers('convolve_towers', stride=1, padding=(2, 2)),
     [(2, 2, 13, 13, 16), (2, 5, 5, 16, 24)],
   ),
+  (tower('add_bias'), [(4, 13, 13, 16), (16,)]),
   (towers('multiply_towers'), [(2, 4, 512), (2, 512, 64)]),
   (tower('local_response_norm', n=5, beta=0.75, **LRN), [(2, 13, 13, 48)]),
   (tower('local_response_norm', n=4, beta=0.5, **LRN), [(2, 13, 13, 48)]),

@@ -346,6 +346,7 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 def _add_bias_backward(_, gradient):
   # The sum over each example's places is a product with ones: several times
   # the speed of XLA's reductions on CPUs.
+  gradient = _stored(gradient)
   places = at_least_float32(gradient).reshape(
     gradient.shape[0], -1, gradient.shape[-1]
   )

@@ -33,6 +33,11 @@ def convolve_towers(
   return jnp.split(y, count, axis=-1)
 
 
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+  """[N, H, W, C] + [C]."""
+  return x + bias
+
+
 def multiply_towers(towers: layers.Towers, kernels: jax.Array) -> layers.Towers:
   """A product for each tower."""
   return [x @ kernels[t] for t, x in enumerate(towers)]

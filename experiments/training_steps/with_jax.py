@@ -52,6 +52,12 @@ ABLATIONS = {
     _without(layers, '_inverse_power', _inverse_power),
   ),
   'pools by reduce_window': (_without(layers, 'pool', plain.pool),),
+  'sums of biases left to XLA': (
+    _without(layers, 'add_bias', plain.add_bias),
+  ),
+  'what is read twice left to XLA': (
+    _without(layers, '_stored', lambda x: x),
+  ),
   'no compiler options': (
     _without(parallel, '_compiler_options', lambda deterministic: {}),
   ),
