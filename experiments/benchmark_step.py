@@ -91,10 +91,20 @@ def _start_worker(
 def _run_section(name: str, directory: pathlib.Path) -> list[dict]:
   """Rows of one section, also of contenders that are missing."""
   section = contenders.SECTIONS[name]
+  return [
+    row
+    for group in section.groups
+    for row in _run_group(group, section.config, directory)
+  ]
+
+
+def _run_group(
+  group: list[contenders.Contender], config: str, directory: pathlib.Path
+) -> list[dict]:
   workers, rows = [], []
   with contest.closing(workers):
-    for contender in section.contenders:
-      worker = _start_worker(contender, section.config, directory)
+    for contender in group:
+      worker = _start_worker(contender, config, directory)
       workers.append(worker)
       for what in worker.about.get('measures', contender.measures):
         entry = contest.Entry(f'{contender.name}, {what}', worker, what)

@@ -71,6 +71,10 @@ CASES = [
     towers('convolve_towers', stride=1, padding=(2, 2)),
     [(2, 2, 13, 13, 16), (2, 5, 5, 16, 24)],
   ),
+  (
+    tower('convolve_locally', side=3, stride=2, padding=(1, 0)),
+    [(2, 9, 12, 8), (4, 6, 72, 5)],
+  ),
   (tower('add_bias'), [(4, 13, 13, 16), (16,)]),
   (towers('multiply_towers'), [(2, 4, 512), (2, 512, 64)]),
   (tower('local_response_norm', n=5, beta=0.75, **LRN), [(2, 13, 13, 48)]),
@@ -127,7 +131,8 @@ def _config(dtype):
   config = tiny.get_config('')
   config.data.update({'image_size': 48, 'crop_size': 48, 'color_noise': 'none'})
   model = config.model
-  model.dtype, model.omit = dtype, 'conv4,conv5,fc7'
+  model.dtype, model.omit = dtype, 'conv5,fc7'
+  model.conv4.kind = 'local'
   model.conv1.update({'kernel': 7, 'stride': 3, 'padding': (0, 2)})
   model.conv2.after = ('act', 'lrn', 'spatial_norm', 'avg_pool')
   config.optimizer.learning_rate = 0.03

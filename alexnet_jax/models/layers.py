@@ -337,6 +337,28 @@ def space_to_depth_convolve(
   return convolve(_space_to_depth(x, stride), kernel, 1, (0, 0))
 
 
+def convolve_locally(
+  x: jax.Array,
+  kernel: jax.Array,
+  side: int,
+  stride: int,
+  padding: tuple[int, int],
+) -> jax.Array:
+  """A product for each place: [N, H, W, C] by [H', W', C * k * k, F].
+
+  Patches are slices; `lax` gets them by a convolution with ones and zeros.
+  """
+  rows, columns = [(n - 1) * stride + 1 for n in kernel.shape[:2]]
+  x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
+  places = [
+    x[:, i : i + rows : stride, j : j + columns : stride]
+    for i, j in itertools.product(range(side), repeat=2)
+  ]
+  patches = jnp.stack(places, axis=-1)  # [N, H', W', C, k * k]
+  patches = patches.reshape(*patches.shape[:3], -1)
+  return jnp.einsum('nhwp,hwpf->nhwf', patches, kernel)
+
+
 @jax.custom_vjp
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
   """[N, H, W, C] + [C]."""
@@ -427,20 +449,12 @@ class TowerLocal(TowerConv):
     patch = channels * self.kernel**2
     kernels = self._kernels(towers, (*positions, patch, self.features))
     biases = self._biases(towers, (*positions, self.features))
-    return [
-      self._convolve(x, kernels[t].astype(x.dtype)) + biases[t].astype(x.dtype)
-      for t, x in enumerate(towers)
+    dtype = towers[0].dtype
+    outputs = [
+      convolve_locally(x, kernel, self.kernel, self.stride, self.padding)
+      for x, kernel in zip(towers, kernels.astype(dtype), strict=True)
     ]
-
-  def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated_local(
-      x,
-      kernel,
-      window_strides=(self.stride, self.stride),
-      padding=[self.padding, self.padding],
-      filter_shape=(self.kernel, self.kernel),
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
+    return [y + b for y, b in zip(outputs, biases.astype(dtype), strict=True)]
 
 
 def multiply_towers(towers: Towers, kernels: jax.Array) -> Towers:

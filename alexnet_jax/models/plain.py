@@ -33,6 +33,24 @@ def convolve_towers(
   return jnp.split(y, count, axis=-1)
 
 
+def convolve_locally(
+  x: jax.Array,
+  kernel: jax.Array,
+  side: int,
+  stride: int,
+  padding: tuple[int, int],
+) -> jax.Array:
+  """JAX's own."""
+  return lax.conv_general_dilated_local(
+    x,
+    kernel,
+    window_strides=(stride, stride),
+    padding=[padding, padding],
+    filter_shape=(side, side),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
   """[N, H, W, C] + [C]."""
   return x + bias

@@ -114,21 +114,23 @@ def _views() -> list[Contender]:
   ]
 
 
-def _scaling() -> list[Contender]:
+def _scaling() -> list[list[Contender]]:
   """By batch size and by number of virtual devices."""
   sizes = [
-    Contender(
-      f'{name}, batch {size}',
-      framework,
-      arguments,
-      {'batch_size': size},
-      measures=('train',),
-    )
+    [
+      Contender(
+        f'{name}, batch {size}',
+        framework,
+        arguments,
+        {'batch_size': size},
+        measures=('train',),
+      )
+      for name, framework, arguments in (
+        (OURS, 'alexnet_jax', {}),
+        ('PyTorch channels_last', 'torch', {'mode': 'channels_last'}),
+      )
+    ]
     for size in (32, 64, 128, 256, 512)
-    for name, framework, arguments in (
-      (OURS, 'alexnet_jax', {}),
-      ('PyTorch channels_last', 'torch', {'mode': 'channels_last'}),
-    )
   ]
   devices = [
     Contender(
@@ -139,7 +141,7 @@ def _scaling() -> list[Contender]:
     )
     for count in (2, 4)
   ]
-  return sizes + devices
+  return [*sizes, devices]
 
 
 def _layers(**fields) -> list[Contender]:
@@ -158,39 +160,42 @@ class Section:
   Attributes:
     title: for the report.
     config: file of configs/.
-    contenders: all at once, so that a slow minute hits them alike.
+    groups: of contenders that take turns, so that a slow minute hits them
+      alike; one group after the other, as memory does not hold all.
   """
 
   title: str
   config: str
-  contenders: list[Contender]
+  groups: list[list[Contender]]
 
 
 SECTIONS = {
-  'lrn': Section('AlexNet, float32', 'alexnet', _all()),
+  'lrn': Section('AlexNet, float32', 'alexnet', [_all()]),
   'fast_lrn': Section(
     'AlexNet, float32, against PyTorch with a response norm like ours',
     'alexnet',
-    [Contender(OURS, 'alexnet_jax'), *_fast_torch()],
+    [[Contender(OURS, 'alexnet_jax'), *_fast_torch()]],
   ),
   'no_lrn': Section(
-    'AlexNet without LRN, float32', 'alexnet', _all(overrides=_NO_LRN)
+    'AlexNet without LRN, float32', 'alexnet', [_all(overrides=_NO_LRN)]
   ),
-  'bfloat16': Section('AlexNet, bfloat16', 'alexnet', _bfloat16()),
-  'cifar10': Section('CIFAR-10 18pct net, float32', 'cifar10', _all()),
+  'bfloat16': Section('AlexNet, bfloat16', 'alexnet', [_bfloat16()]),
+  'cifar10': Section('CIFAR-10 18pct net, float32', 'cifar10', [_all()]),
   'cifar10_lrn': Section(
     'CIFAR-10 conv-local net with LRN, float32',
     'cifar10_lrn',
     [
-      *_all(overrides=_ONE_VIEW),
-      *_fast_torch(overrides=_ONE_VIEW, measures=('train',)),
+      [
+        *_all(overrides=_ONE_VIEW),
+        *_fast_torch(overrides=_ONE_VIEW, measures=('train',)),
+      ]
     ],
   ),
-  'ablation': Section('One trick less', 'alexnet', _ablation()),
-  'layers': Section('By layer', 'alexnet', _layers()),
+  'ablation': Section('One trick less', 'alexnet', [_ablation()]),
+  'layers': Section('By layer', 'alexnet', [_layers()]),
   'layers_no_lrn': Section(
-    'By layer, without LRN', 'alexnet', _layers(overrides=_NO_LRN)
+    'By layer, without LRN', 'alexnet', [_layers(overrides=_NO_LRN)]
   ),
-  'views': Section('Evaluation by views', 'alexnet', _views()),
+  'views': Section('Evaluation by views', 'alexnet', [_views()]),
   'scaling': Section('By batch size and devices', 'alexnet', _scaling()),
 }

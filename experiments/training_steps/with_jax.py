@@ -40,6 +40,9 @@ ABLATIONS = {
   'conv1 on pixels, not on blocks': (
     _without(layers, 'space_to_depth_convolve', layers.convolve),
   ),
+  "local layers by JAX's own": (
+    _without(layers, 'convolve_locally', plain.convolve_locally),
+  ),
   'a product for each dense tower': (
     _without(layers, 'multiply_towers', plain.multiply_towers),
   ),
@@ -52,12 +55,8 @@ ABLATIONS = {
     _without(layers, '_inverse_power', _inverse_power),
   ),
   'pools by reduce_window': (_without(layers, 'pool', plain.pool),),
-  'sums of biases left to XLA': (
-    _without(layers, 'add_bias', plain.add_bias),
-  ),
-  'what is read twice left to XLA': (
-    _without(layers, '_stored', lambda x: x),
-  ),
+  'sums of biases left to XLA': (_without(layers, 'add_bias', plain.add_bias),),
+  'what is read twice left to XLA': (_without(layers, '_stored', lambda x: x),),
   'no compiler options': (
     _without(parallel, '_compiler_options', lambda deterministic: {}),
   ),
