@@ -164,6 +164,6 @@ class FastLRN(nn.Module):
 
   def _make_band(self, x: torch.Tensor) -> torch.Tensor:
     """[C, C, 1, 1]: alpha / size where two channels share a window."""
-    channel = torch.arange(x.shape[1])
+    channel = torch.arange(x.shape[1], device=x.device)
     near = (channel[:, None] - channel).abs() <= self._size // 2
     return near[..., None, None] * (self._alpha / self._size)
