@@ -36,12 +36,16 @@ def update(output: pathlib.Path, name: str, section: dict) -> dict:
 
 
 def _heading(section: dict) -> str:
-  heading = machine.heading('Training step', section['environment'])
-  return f"""{heading}
+  environment = section['environment']
+  heading = machine.heading('Training step', environment)
+  text = f"""{heading}
 The command above measured the last section; every section names its commit and
 settings, results.json has the rest. Images/s are medians of the rounds, least
 and most in brackets. Ratios are medians of the rounds' ratios to the first row.
 """
+  if environment.get('gpu'):
+    text += "Memory is the GPU's. Float32 products are TF32, for all alike.\n"
+  return text
 
 
 def section_markdown(name: str, section: dict) -> str:
@@ -71,7 +75,15 @@ def _conditions(section: dict) -> str:
     f'{settings["seed"]}.'
   )
   measured = [row for row in section['rows'] if 'others' in row]
-  return f'{text} {tables.disturbance(measured)}' if measured else text
+  if not measured:
+    return text
+  return f'{text} {_versions(measured)}. {tables.disturbance(measured)}'
+
+
+def _versions(rows: list[dict]) -> str:
+  """Of what the contenders are made of."""
+  pairs = [pair for row in rows for pair in row['versions'].items()]
+  return ', '.join(f'{name} {version}' for name, version in sorted(set(pairs)))
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
