@@ -278,9 +278,10 @@ def _compile_at_first_call(mapped: Any, deterministic: bool) -> Callable:
 def _compiler_options(deterministic: bool) -> dict[str, Any]:
   """Options of a compiled step."""
   options = {
-    # Several times the speed of convolutions and their gradients.
     'cpu': {
+      # Several times the speed of convolutions and their gradients.
       'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT',
+      # Which would drop the barriers of layers._stored before XLA fuses.
       'xla_disable_hlo_passes': 'cse_barrier_expander',
     },
     'gpu': {'xla_gpu_deterministic_ops': True} if deterministic else {},

@@ -11,9 +11,10 @@ How it is fair:
 * Each contender is a process of its own, under a Python that has its library,
   with all cores and the same malloc settings. Processes are started and warmed
   up once, then stopped with SIGSTOP; each runs alone while it is measured.
-* Rounds go through all contenders of a section, in a new random order each, so
+* Rounds go through all contenders of a group, in a new random order each, so
   that a slow minute of the machine hits them alike. Medians are reported, and
-  ratios are medians of the rounds' ratios.
+  ratios are medians of the rounds' ratios. A section is a group, or several
+  where memory does not hold it.
 * A turn ends with the step that passes --seconds: one step at least.
 * The networks are the same, from the same table of layers; PyTorch's response
   norm runs over both towers' channels, as its users would write it. Ours alone
@@ -35,6 +36,7 @@ import time
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import numpy as np
+import tensorflow as tf
 from absl import app, flags, logging
 
 from alexnet_jax import command_line, errors
@@ -92,8 +94,8 @@ def _run_section(name: str, directory: pathlib.Path) -> list[dict]:
   """Rows of one section, also of contenders that are missing."""
   section = contenders.SECTIONS[name]
   return [
-    row
-    for group in section.groups
+    {'group': number, **row}
+    for number, group in enumerate(section.groups)
     for row in _run_group(group, section.config, directory)
   ]
 
@@ -123,7 +125,7 @@ def _outcome(entry: contest.Entry) -> dict:
 
 
 def _write_pictures(directory: pathlib.Path, size: int) -> None:
-  """A batch of random pictures to train on, and one to validate with."""
+  """A batch of noise to train on, an image to validate with: any would do."""
   rng = np.random.default_rng(_SEED.value)
   for split, count in (('train', _BATCH_SIZE.value), ('validation', 1)):
     folder = directory / split / 'all'
@@ -179,6 +181,7 @@ def _measure(name: str, directory: pathlib.Path) -> dict:
 def main(argv: list[str]) -> None:
   """Measures, and writes what came out."""
   logging.set_verbosity(logging.WARNING)
+  tf.config.set_visible_devices([], 'GPU')
   # To end the workers and remove the files on the way out.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit('terminated'))
   with command_line.one_sentence():

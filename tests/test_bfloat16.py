@@ -80,29 +80,37 @@ def test_activations_are_bfloat16_and_logits_and_masks_are_float32_s():
 
 
 SUMS = [
-  ('local_response_norm', {'n': 9, 'k': 2.0, 'alpha': 0.1, 'beta': 0.75}),
-  ('local_response_norm', {'n': 5, 'k': 1.0, 'alpha': 0.3, 'beta': 0.5}),
-  ('spatial_response_norm', {'size': 5, 'k': 1.0, 'scale': 2.0, 'beta': 0.75}),
-  ('pool', {'kind': 'avg', 'size': 3, 'stride': 2, 'ceil': True}),
+  ('local_response_norm', {'n': 9, 'k': 2.0, 'alpha': 0.1, 'beta': 0.75}, []),
+  ('local_response_norm', {'n': 5, 'k': 1.0, 'alpha': 0.3, 'beta': 0.5}, []),
+  (
+    'spatial_response_norm',
+    {'size': 5, 'k': 1.0, 'scale': 2.0, 'beta': 0.75},
+    [],
+  ),
+  ('pool', {'kind': 'avg', 'size': 3, 'stride': 2, 'ceil': True}, []),
+  ('add_bias', {}, [(16,)]),
 ]
 
 
-@pytest.mark.parametrize('name, settings', SUMS)
-def test_norms_and_means_round_only_their_results(name, settings):
+@pytest.mark.parametrize('name, settings, more', SUMS)
+def test_norms_and_means_round_only_their_results(name, settings, more):
   rng = np.random.default_rng(0)
-  x = jnp.asarray(3 * rng.standard_normal((2, 8, 8, 16)), jnp.bfloat16)
+  arrays = [
+    jnp.asarray(3 * rng.standard_normal(shape), jnp.bfloat16)
+    for shape in [(2, 8, 8, 16), *more]
+  ]
 
-  def value_and_gradient(module, x):
+  def value_and_gradient(module, *arrays):
     function = functools.partial(getattr(module, name), **settings)
-    value, transpose = jax.vjp(function, x)
+    value, transpose = jax.vjp(function, *arrays)
     cotangent = jnp.cos(jnp.arange(value.size)).astype(jnp.bfloat16)
-    cotangent = cotangent.astype(x.dtype).reshape(value.shape)
+    cotangent = cotangent.astype(value.dtype).reshape(value.shape)
     return value, *transpose(cotangent)
 
   evaluate = jax.jit(value_and_gradient, static_argnums=0)
-  actual = evaluate(layers, x)
+  actual = evaluate(layers, *arrays)
   with jax.enable_x64(True):
-    expected = evaluate(plain, x.astype(jnp.float64))
+    expected = evaluate(plain, *(x.astype(jnp.float64) for x in arrays))
   for a, b in zip(actual, expected, strict=True):
     assert a.dtype == jnp.bfloat16
     a, b = np.float64(a), np.float64(b)

@@ -167,6 +167,13 @@ def test_too_small_crops_end_in_a_sentence(crop_size):
     num_parameters(config)
 
 
+def test_pools_that_leave_cells_out_end_in_a_sentence():
+  config = alexnet.get_config('shapes')
+  config.model.pool.stride = 4
+  with pytest.raises(errors.UserError, match=r'model\.pool\.stride=4'):
+    num_parameters(config)
+
+
 PAPER_START = {
   'conv1': (0.01, 0),
   'conv2': (0.01, 1),

@@ -220,6 +220,11 @@ def _kernel_init(
 
 
 def _checked_pool(x: jax.Array, pool: ml_collections.ConfigDict, kind: str):
+  if pool.stride > pool.size:
+    raise errors.UserError(
+      f'model.pool.stride={pool.stride} leaves cells out between windows of '
+      f'{pool.size}; give at most model.pool.size.'
+    )
   # With `ceil`, a window that hangs over the edge by less than a stride counts.
   overhang = pool.stride - 1 if pool.ceil else 0
   _check_side(x, pool.size - overhang, 'model.pool.size')

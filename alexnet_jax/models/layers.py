@@ -147,31 +147,32 @@ class _PoolGeometry:
     size: side of a window.
     stride: cells from window to window.
     cells: (H, W) of the input.
-    windows: (H', W').
+    counts: (H', W') of the windows.
   """
 
   size: int
   stride: int
   cells: tuple[int, int]
-  windows: tuple[int, int]
+  counts: tuple[int, int]
 
-  @property
-  def _extent(self) -> list[int]:
-    """Cells that windows cover; more or fewer than there are."""
-    return [(n - 1) * self.stride + self.size for n in self.windows]
+  def _padding(self, sign: int) -> list[tuple[int, int, int]]:
+    """From cells to all that windows cover, or back with a sign of -1.
 
-  def _padding(self) -> list[tuple[int, int, int]]:
-    """From cells to the extent; negative where a remainder is dropped."""
-    ends = [e - c for e, c in zip(self._extent, self.cells, strict=True)]
-    return [(0, 0, 0), *((0, end, 0) for end in ends), (0, 0, 0)]
+    Negative where a remainder is dropped.
+    """
+    ends = [
+      (count - 1) * self.stride + self.size - cells
+      for count, cells in zip(self.counts, self.cells, strict=True)
+    ]
+    return [(0, 0, 0), *((0, sign * end, 0) for end in ends), (0, 0, 0)]
 
   def _places(self) -> list[tuple[int, int]]:
     return list(itertools.product(range(self.size), repeat=2))
 
   def slices(self, x: jax.Array, fill: float) -> list[jax.Array]:
     """Each place's values in all windows: arrays [N, H', W', C]."""
-    x = lax.pad(x, jnp.asarray(fill, x.dtype), self._padding())
-    rows, columns = [(n - 1) * self.stride + 1 for n in self.windows]
+    x = lax.pad(x, jnp.asarray(fill, x.dtype), self._padding(1))
+    rows, columns = [(n - 1) * self.stride + 1 for n in self.counts]
     return [
       x[:, i : i + rows : self.stride, j : j + columns : self.stride]
       for i, j in self._places()
@@ -189,12 +190,14 @@ class _PoolGeometry:
 
     pairs = zip(shares, self._places(), strict=True)
     total = _stored(sum(spread(share, i, j) for share, (i, j) in pairs))
-    back = [(low, -high, 0) for low, high, _ in self._padding()]
-    return lax.pad(total, jnp.zeros((), total.dtype), back)
+    return lax.pad(total, jnp.zeros((), total.dtype), self._padding(-1))
 
 
 def _stored(x: jax.Array) -> jax.Array:
-  """Keeps XLA from computing an array anew in each operation that reads it."""
+  """Keeps XLA from computing an array anew in each operation that reads it.
+
+  On CPUs with the options of `parallel`; else it may do nothing.
+  """
   return lax.optimization_barrier(x)
 
 
@@ -206,6 +209,7 @@ def _max_pool(x: jax.Array, geometry: _PoolGeometry) -> jax.Array:
 def _max_pool_forward(x, geometry):
   # The first maximum in row order wins, as in reduce_window.
   maxima, *others = geometry.slices(x, -jnp.inf)
+  # On CPUs, fewer bits take longer.
   winner = jnp.zeros(maxima.shape, jnp.int32)
   for place, values in enumerate(others, 1):
     winner = jnp.where(values > maxima, place, winner)
@@ -215,10 +219,8 @@ def _max_pool_forward(x, geometry):
 
 def _max_pool_backward(geometry, winner, gradient):
   gradient = _stored(gradient)
-  zero = jnp.zeros_like(gradient)
   shares = [
-    jnp.where(winner == place, gradient, zero)
-    for place in range(geometry.size**2)
+    jnp.where(winner == place, gradient, 0) for place in range(geometry.size**2)
   ]
   return (geometry.scatter(shares),)
 
@@ -266,8 +268,8 @@ def pool(
     [N, H', W', C].
   """
   cells = x.shape[1:3]
-  windows = tuple(_count_windows(n, size, stride, ceil) for n in cells)
-  geometry = _PoolGeometry(size, stride, cells, windows)
+  counts = tuple(_count_windows(n, size, stride, ceil) for n in cells)
+  geometry = _PoolGeometry(size, stride, cells, counts)
   return {'max': _max_pool, 'avg': _avg_pool}[kind](x, geometry)
 
 
@@ -347,6 +349,16 @@ def convolve_locally(
   """A product for each place: [N, H, W, C] by [H', W', C * k * k, F].
 
   Patches are slices; `lax` gets them by a convolution with ones and zeros.
+
+  Args:
+    x: [N, H, W, C].
+    kernel: filters of every place, see `TowerLocal`.
+    side: k.
+    stride: pixels between places.
+    padding: zeros (top and left, bottom and right).
+
+  Returns:
+    [N, H', W', F].
   """
   rows, columns = [(n - 1) * stride + 1 for n in kernel.shape[:2]]
   x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
@@ -361,7 +373,7 @@ def convolve_locally(
 
 @jax.custom_vjp
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-  """[N, H, W, C] + [C]."""
+  """[N, H, W, C] + [C], of one dtype; backward, a product does the sums."""
   return x + bias
 
 
@@ -369,11 +381,14 @@ def _add_bias_backward(_, gradient):
   # The sum over each example's places is a product with ones: several times
   # the speed of XLA's reductions on CPUs.
   gradient = _stored(gradient)
-  places = at_least_float32(gradient).reshape(
-    gradient.shape[0], -1, gradient.shape[-1]
+  places = gradient.reshape(gradient.shape[0], -1, gradient.shape[-1])
+  sums = jnp.einsum(
+    'np,npc->nc',
+    jnp.ones(places.shape[:2], places.dtype),
+    places,
+    precision=lax.Precision.HIGHEST,  # GPUs would round what they sum
+    preferred_element_type=jnp.promote_types(places.dtype, jnp.float32),
   )
-  ones = jnp.ones(places.shape[:2], places.dtype)
-  sums = jnp.einsum('np,npc->nc', ones, places)
   return gradient, sums.sum(axis=0).astype(gradient.dtype)
 
 

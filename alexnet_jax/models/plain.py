@@ -40,7 +40,7 @@ def convolve_locally(
   stride: int,
   padding: tuple[int, int],
 ) -> jax.Array:
-  """JAX's own."""
+  """[N, H, W, C] by [H', W', C * k * k, F] -> [N, H', W', F], JAX's own."""
   return lax.conv_general_dilated_local(
     x,
     kernel,

@@ -1,6 +1,7 @@
 """Who takes part in which section of the benchmark, and with which settings."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from configs import alexnet, cifar10, cifar10_lrn
 from experiments.benchmarking import machine
@@ -50,16 +51,11 @@ def _torch(mode: str, fast_lrn: bool = False, **fields) -> Contender:
 
 
 def _torch_modes(**fields) -> list[Contender]:
-  """All modes; one of them is for GPUs only."""
-  graphs = {'mode': 'compile', 'cuda_graphs': True}
-  return [
-    *(_torch(mode, **fields) for mode in ('eager', 'channels_last', 'compile')),
-    *(
-      [Contender('PyTorch compile, CUDA graphs', 'torch', graphs, **fields)]
-      if machine.gpu()
-      else []
-    ),
-  ]
+  """All modes; the last is for GPUs only."""
+  modes = ['eager', 'channels_last', 'compile']
+  if machine.gpu():
+    modes.append('CUDA graphs')
+  return [_torch(mode, **fields) for mode in modes]
 
 
 def _all(**fields) -> list[Contender]:
@@ -78,28 +74,24 @@ def _fast_torch(**fields) -> list[Contender]:
 
 def _bfloat16() -> list[Contender]:
   overrides = {'model.dtype': 'bfloat16'}
-  product = Contender(
-    PRODUCT, 'product', measures=('train',), overrides=overrides
-  )
   return [
     Contender(OURS, 'alexnet_jax', overrides=overrides),
     Contender(f'{OURS}, float32', 'alexnet_jax'),
     *_torch_modes(overrides=overrides),
     _torch('compile', True, overrides=overrides),
-    product,
+    Contender(PRODUCT, 'product', {}, overrides, measures=('train',)),
   ]
 
 
-def _ablation() -> list[Contender]:
+def _ablation(names: Iterable[str]) -> list[list[Contender]]:
+  """One trick less each, beside the whole."""
   ours = {'framework': 'alexnet_jax', 'measures': ('train',)}
-  return [
-    Contender(OURS, **ours),
-    *(
-      Contender(name, arguments={'without': name}, **ours)
-      for name in with_jax.ABLATIONS
-    ),
+  others = [
+    *(Contender(name, arguments={'without': name}, **ours) for name in names),
     Contender('default malloc', environment=DEFAULT_MALLOC, **ours),
   ]
+  whole = Contender(OURS, **ours)
+  return [[whole, *others[i : i + 4]] for i in range(0, len(others), 4)]
 
 
 def _views() -> list[Contender]:
@@ -134,14 +126,14 @@ def _scaling() -> list[list[Contender]]:
   ]
   devices = [
     Contender(
-      f'{OURS}, {count} devices',
+      f'{OURS}, {count} virtual devices',
       'alexnet_jax',
       environment=MALLOC | {'JAX_NUM_CPU_DEVICES': str(count)},
       measures=('train',),
     )
-    for count in (2, 4)
+    for count in (1, 2, 4)
   ]
-  return [*sizes, devices]
+  return sizes if machine.gpu() else [*sizes, devices]
 
 
 def _layers(**fields) -> list[Contender]:
@@ -155,7 +147,7 @@ _ONE_VIEW = {'eval.views': 1}
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-  """Contenders that take turns.
+  """Groups of contenders.
 
   Attributes:
     title: for the report.
@@ -191,7 +183,14 @@ SECTIONS = {
       ]
     ],
   ),
-  'ablation': Section('One trick less', 'alexnet', [_ablation()]),
+  'ablation': Section(
+    'One trick less', 'alexnet', _ablation(with_jax.ABLATIONS_OF_ALEXNET)
+  ),
+  'ablation_cifar10_lrn': Section(
+    'One trick less: CIFAR-10 conv-local net',
+    'cifar10_lrn',
+    _ablation(with_jax.ABLATIONS_OF_CONV_LOCAL),
+  ),
   'layers': Section('By layer', 'alexnet', [_layers()]),
   'layers_no_lrn': Section(
     'By layer, without LRN', 'alexnet', [_layers(overrides=_NO_LRN)]

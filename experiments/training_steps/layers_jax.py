@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from alexnet_jax import parallel, train_state
+from alexnet_jax import errors, parallel, train_state
 from alexnet_jax.models import alexnet
 from experiments.training_steps import worker
 
@@ -28,6 +28,8 @@ def layer_runs(
   config: ml_collections.ConfigDict,
 ) -> dict[str, worker.Run]:
   """What to time: '<layer> forward' and '<layer> both', with the backward."""
+  if jax.default_backend() != 'cpu':
+    raise errors.UserError('layers are timed on CPUs only')
   model = ml_collections.FrozenConfigDict(config.model)
   state = train_state.create_train_state(config)
   index = jnp.arange(config.batch_size, dtype=jnp.uint32)

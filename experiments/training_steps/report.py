@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import statistics
 
 import ml_collections
@@ -36,16 +37,13 @@ def update(output: pathlib.Path, name: str, section: dict) -> dict:
 
 
 def _heading(section: dict) -> str:
-  environment = section['environment']
-  heading = machine.heading('Training step', environment)
-  text = f"""{heading}
+  heading = machine.heading('Training step', section['environment'])
+  return f"""{heading}
 The command above measured the last section; every section names its commit and
 settings, results.json has the rest. Images/s are medians of the rounds, least
-and most in brackets. Ratios are medians of the rounds' ratios to the first row.
+and most in brackets. Ratios are medians of the rounds' ratios to the first row
+of those that took turns.
 """
-  if environment.get('gpu'):
-    text += "Memory is the GPU's. Float32 products are TF32, for all alike.\n"
-  return text
 
 
 def section_markdown(name: str, section: dict) -> str:
@@ -74,6 +72,8 @@ def _conditions(section: dict) -> str:
     f'{settings["rounds"]} rounds of at least {settings["seconds"]} s, seed '
     f'{settings["seed"]}.'
   )
+  if section['environment'].get('gpu'):
+    text += " Memory is the GPU's; float32 products are TF32, for all alike."
   measured = [row for row in section['rows'] if 'others' in row]
   if not measured:
     return text
@@ -96,12 +96,15 @@ def _find(rows: list[dict], name: str, what: str) -> dict:
   return found[0] if found else {}
 
 
+def _number(x: float) -> str:
+  return f'{x:,.0f}' if x >= 100 else f'{x:.1f}'
+
+
 def _cell(row: dict) -> str:
   if 'median' not in row:
     return row.get('status', '')
-  digits = 0 if row['median'] >= 100 else 1
-  low, high = row['min'], row['max']
-  return f'{row["median"]:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})'
+  median, low, high = (_number(row[key]) for key in ('median', 'min', 'max'))
+  return f'{median} ({low}-{high})'
 
 
 def ratio(row: dict, other: dict) -> float | None:
@@ -118,28 +121,35 @@ def _ratio_cell(row: dict, other: dict) -> str:
 
 
 def _rate_table(name: str, section: dict) -> str:
-  rows = section['rows']
-  product = _find(rows, contenders.PRODUCT, 'train')
-  names = dict.fromkeys(r['name'] for r in rows)
-  names.pop(contenders.PRODUCT, None)
-  first, *_ = names
-  kinds = [
-    w for w in ('train', 'evaluate') if any(r['what'] == w for r in rows)
-  ]
+  rows, groups = section['rows'], {}
+  for row in rows:
+    groups.setdefault(row.get('group', 0), []).append(row)
+  whats = {row['what'] for row in rows}
+  kinds = [kind for kind in ('train', 'evaluate') if kind in whats]
   head = ['']
   for kind in kinds:
     head += [f'{kind}, images/s', 'ratio']
-  head.append('peak memory, GiB')
-  lines = []
-  for each in names:
-    line = [each]
+  lines = [line for group in groups.values() for line in _lines(group, kinds)]
+  text = _table([*head, 'peak memory, GiB'], lines)
+  product = _find(rows, contenders.PRODUCT, 'train')
+  if 'median' not in product:
+    return text
+  return text + _share(name, rows, rows[0]['name'], product)
+
+
+def _lines(rows: list[dict], kinds: list[str]) -> list[list[str]]:
+  """A line for each contender of a group; the first is what others are to."""
+  lines, first = [], rows[0]['name']
+  names = dict.fromkeys(row['name'] for row in rows)
+  names.pop(contenders.PRODUCT, None)
+  for name in names:
+    line = [name]
     for kind in kinds:
-      row, base = _find(rows, each, kind), _find(rows, first, kind)
-      line += [_cell(row), _ratio_cell(row, base)]
-    memory = _find(rows, each, kinds[0]).get('peak_memory_gib')
+      row = _find(rows, name, kind)
+      line += [_cell(row), _ratio_cell(row, _find(rows, first, kind))]
+    memory = _find(rows, name, kinds[0]).get('peak_memory_gib')
     lines.append([*line, '' if memory is None else f'{memory:.1f}'])
-  text = _table(head, lines)
-  return text + _share(name, rows, first, product) if product else text
+  return lines
 
 
 def _share(name: str, rows: list[dict], first: str, product: dict) -> str:
@@ -166,7 +176,8 @@ def _share(name: str, rows: list[dict], first: str, product: dict) -> str:
 
 def _layer_table(section: dict) -> str:
   """Milliseconds of a batch, forward and backward, for each contender."""
-  rows, batch = section['rows'], section['settings']['batch_size']
+  rows = [row for row in section['rows'] if 'median' in row]
+  batch = section['settings']['batch_size']
   names = list(dict.fromkeys(r['name'] for r in rows))
   layers = dict.fromkeys(r['what'].split()[0] for r in rows)
   head = ['ms a batch']
@@ -266,7 +277,7 @@ def _draw_rates(section: dict, path: pathlib.Path) -> None:
   bars = axes.barh(
     [row['name'] for row in rows], medians, xerr=spread, color=colors
   )
-  axes.bar_label(bars, [f'{x:.1f}' for x in medians], padding=4)
+  axes.bar_label(bars, [_number(x) for x in medians], padding=4)
   axes.spines[['top', 'right']].set_visible(False)
   axes.set_xlabel(
     'AlexNet with LRN, float32, images/s in training: median, least, most'
@@ -276,34 +287,23 @@ def _draw_rates(section: dict, path: pathlib.Path) -> None:
 
 def _draw_scaling(section: dict, path: pathlib.Path) -> None:
   """Images/s and memory against batch size and devices."""
-  rows = [row for row in section['rows'] if 'median' in row]
   chart = figure.Figure((10, 6))
   grid = chart.subplots(2, 2, sharex='col')
-  by_batch: dict[str, list[tuple[int, dict]]] = {}
-  by_device: list[tuple[int, dict]] = []
+  ticks = [set(), set()]
+  for name, points in _scaling_series(section['rows']).items():
+    column = int(name.endswith('devices'))
+    sizes = [size for size, _ in points]
+    ticks[column].update(sizes)
+    for line, key in enumerate(('median', 'peak_memory_gib')):
+      values = [row[key] for _, row in points]
+      label = name.partition(',')[0]
+      grid[line][column].plot(sizes, values, marker='o', label=label)
   batch = section['settings']['batch_size']
-  for row in rows:
-    name, _, what = row['name'].partition(', ')
-    if what.startswith('batch'):
-      by_batch.setdefault(name, []).append((int(what.split()[1]), row))
-      if name == contenders.OURS and int(what.split()[1]) == batch:
-        by_device.append((1, row))
-    else:
-      by_device.append((int(what.split()[0]), row))
-  by_device.sort(key=lambda pair: pair[0])
-  panels = [(by_batch, 'batch size'), ({contenders.OURS: by_device}, '')]
-  for column, (series, label) in enumerate(panels):
-    for name, points in series.items():
-      sizes = [size for size, _ in points]
-      for line, key in enumerate(('median', 'peak_memory_gib')):
-        values = [row[key] for _, row in points]
-        grid[line][column].plot(sizes, values, marker='o', label=name)
-    grid[1][column].set_xscale('log', base=2)
-    ticks = sorted({size for points in series.values() for size, _ in points})
-    grid[1][column].set_xticks(ticks, ticks)
-    grid[1][column].set_xlabel(
-      label or f'virtual devices on the same cores, batch {batch}'
-    )
+  labels = 'batch size', f'virtual devices on the same cores, batch {batch}'
+  for axes, label, places in zip(grid[1], labels, ticks, strict=True):
+    axes.set_xscale('log', base=2)
+    axes.set_xticks(sorted(places), sorted(places))
+    axes.set_xlabel(label)
   grid[0][0].set_ylabel('images/s')
   grid[1][0].set_ylabel('peak memory, GiB')
   grid[0][0].legend(frameon=False)
@@ -311,3 +311,15 @@ def _draw_scaling(section: dict, path: pathlib.Path) -> None:
     axes.set_ylim(bottom=0)
     axes.spines[['top', 'right']].set_visible(False)
   chart.savefig(path, dpi=150, bbox_inches='tight')
+
+
+def _scaling_series(rows: list[dict]) -> dict[str, list[tuple[int, dict]]]:
+  """'<contender>, batch' or '<contender>, devices': (size, row) pairs."""
+  series = {}
+  for row in rows:
+    if 'median' in row:
+      name, _, size = row['name'].partition(', ')
+      kind = 'devices' if size.endswith('devices') else 'batch'
+      number = int(re.search(r'\d+', size)[0])
+      series.setdefault(f'{name}, {kind}', []).append((number, row))
+  return series

@@ -14,6 +14,7 @@ import ml_collections
 import optax
 
 from alexnet_jax.models import alexnet, plain
+from experiments.training_steps import jax_device
 
 
 class Network(nn.Module):
@@ -71,7 +72,7 @@ class Network(nn.Module):
     return plain.pool(x, operation.removesuffix('_pool'), **model.pool)
 
 
-class Step:
+class Step(jax_device.OnJaxDevice):
   """A network's training step and forward pass on one batch."""
 
   def __init__(self, config: ml_collections.ConfigDict, batch: dict):
@@ -104,12 +105,6 @@ class Step:
     """Starts one forward pass."""
     logits = self._forward(self._state[0], self._batch['image'])
     return functools.partial(jax.block_until_ready, logits)
-
-  is_on_cpu = property(lambda self: jax.default_backend() == 'cpu')
-
-  def peak_memory(self) -> int:
-    """Bytes of the accelerator."""
-    return jax.devices()[0].memory_stats()['peak_bytes_in_use']
 
   def _inputs(self, images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) - 120

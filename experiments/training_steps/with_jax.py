@@ -12,6 +12,7 @@ import numpy as np
 from alexnet_jax import evaluate, parallel, train, train_state
 from alexnet_jax.data import preprocessing
 from alexnet_jax.models import layers, plain
+from experiments.training_steps import jax_device
 
 # So that colour noise and schedules are those of the full set.
 _NUM_EXAMPLES = 1_281_167
@@ -29,6 +30,7 @@ def _inverse_power(x, beta):
   return x**-beta
 
 
+_LOCAL = "local layers by JAX's own"
 # What each trick is replaced by.
 ABLATIONS = {
   'towers as groups of one convolution': (
@@ -40,9 +42,7 @@ ABLATIONS = {
   'conv1 on pixels, not on blocks': (
     _without(layers, 'space_to_depth_convolve', layers.convolve),
   ),
-  "local layers by JAX's own": (
-    _without(layers, 'convolve_locally', plain.convolve_locally),
-  ),
+  _LOCAL: (_without(layers, 'convolve_locally', plain.convolve_locally),),
   'a product for each dense tower': (
     _without(layers, 'multiply_towers', plain.multiply_towers),
   ),
@@ -64,7 +64,18 @@ ABLATIONS = {
 }
 
 
-class Step:
+ABLATIONS_OF_ALEXNET = [name for name in ABLATIONS if name != _LOCAL]
+ABLATIONS_OF_CONV_LOCAL = [
+  _LOCAL,
+  'response norm differentiated by JAX',
+  'pools by reduce_window',
+  'sums of biases left to XLA',
+  'what is read twice left to XLA',
+  'no compiler options',
+]
+
+
+class Step(jax_device.OnJaxDevice):
   """The project's training step and evaluation on one batch."""
 
   def __init__(
@@ -113,12 +124,6 @@ class Step:
     with self._patched():
       sums = self._evaluate(self._state.params, self._eval_batch)
     return functools.partial(jax.block_until_ready, sums)
-
-  is_on_cpu = property(lambda self: jax.default_backend() == 'cpu')
-
-  def peak_memory(self) -> int:
-    """Bytes of the accelerator."""
-    return jax.devices()[0].memory_stats()['peak_bytes_in_use']
 
   @contextlib.contextmanager
   def _patched(self):

@@ -19,16 +19,15 @@ class Step:
     batch: dict,
     mode: str,
     fast_lrn: bool = False,
-    cuda_graphs: bool = False,
   ):
     """Builds a network; the first calls compile it, if at all.
 
     Args:
       config: of a run; `model.dtype` chooses autocast.
       batch: 'image' [N, H, W, 3] and 'label' [N].
-      mode: 'eager', 'channels_last' or 'compile' (channels last as well).
+      mode: 'eager', 'channels_last', 'compile' (channels last as well) or
+        'CUDA graphs' (the same, replayed as a whole).
       fast_lrn: see `torch_network.build`.
-      cuda_graphs: whether what is compiled is replayed as a whole.
     """
     torch.manual_seed(config.seed)
     # TF32 and a search for the fastest kernels, as JAX has them by default.
@@ -42,8 +41,9 @@ class Step:
     self._network.to(self._device, memory_format=order)
     self._apply = self._network
     if mode == 'compile':
-      effort = 'reduce-overhead' if cuda_graphs else None
-      self._apply = torch.compile(self._network, mode=effort)
+      self._apply = torch.compile(self._network)
+    elif mode == 'CUDA graphs':
+      self._apply = torch.compile(self._network, mode='reduce-overhead')
     images = np.ascontiguousarray(batch['image'].transpose(0, 3, 1, 2))
     images = torch.from_numpy(images).to(self._device)
     self._images = images.contiguous(memory_format=order)
@@ -61,8 +61,8 @@ class Step:
   def train(self) -> Callable[[], None]:
     """Starts one update."""
     self._network.train()
-    loss = functional.cross_entropy(self._logits(), self._labels)
     self._optimizer.zero_grad()
+    loss = functional.cross_entropy(self._logits(), self._labels)
     loss.backward()
     self._optimizer.step()
     return self._wait()
@@ -74,10 +74,13 @@ class Step:
     self._logits()
     return self._wait()
 
-  is_on_cpu = property(lambda self: self._device == 'cpu')
+  @property
+  def is_on_cpu(self) -> bool:
+    """Whether there is no accelerator."""
+    return self._device == 'cpu'
 
   def peak_memory(self) -> int:
-    """Bytes of the accelerator."""
+    """The most bytes of the accelerator's memory in use so far."""
     return torch.cuda.max_memory_allocated()
 
   def _wait(self) -> Callable[[], None]:

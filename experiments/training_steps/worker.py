@@ -15,8 +15,8 @@ import numpy as np
 from experiments.benchmarking import machine, worker
 
 _PRODUCT_SIDE = 4096
-# On accelerators, as in training: the next step is waiting when one ends.
-_STEPS_IN_FLIGHT = 2
+# After the first step: for PyTorch's velocities and the capture of CUDA graphs.
+_WARM_UP_SECONDS = 1.0
 # Starts work, and returns what waits for its end.
 Run = Callable[[], Callable[[], None]]
 
@@ -40,9 +40,9 @@ def timed(
   """A measure of `run`, which is called until the time is over, once at least.
 
   Args:
-    run: starts work on `images` images.
-    images: how many.
-    in_flight: how much may be under way at once.
+    run: starts work on so many images.
+    images: their number.
+    in_flight: how many runs may be under way at once.
   """
 
   def measure(seconds: float) -> tuple[int, float]:
@@ -64,25 +64,29 @@ def timed(
 def _create(job: dict) -> tuple[dict[str, worker.Measure], dict]:
   config, step = ml_collections.ConfigDict(job['config']), None
   if job['framework'] == 'product':
-    run = _product(config.model.dtype)
-    measures = {'train': timed(run, 1, in_flight=_STEPS_IN_FLIGHT)}
+    measures = {'train': _product(config.model.dtype)}
   elif job['measures'] == ['layers']:
     measures = _layer_measures(config, job)
   else:
     step = _step(config, job)
-    # A CPU has nothing to do at once; its steps can be slow.
-    in_flight = 1 if step.is_on_cpu else _STEPS_IN_FLIGHT
+    in_flight = _steps_in_flight(step.is_on_cpu)
     measures = {
       what: timed(getattr(step, what), config.batch_size, in_flight)
       for what in job['measures']
     }
   for measure in measures.values():
     measure(0.0)
+    measure(_WARM_UP_SECONDS)
   return measures, {
     'measures': list(measures),
     'peak_memory_gib': _peak_memory(step) / 2**30,
     'versions': machine.versions(('jax', 'flax', 'torch')),
   }
+
+
+def _steps_in_flight(on_cpu: bool) -> int:
+  """Two as in training, but one on CPUs: another would only lengthen a turn."""
+  return 1 if on_cpu else 2
 
 
 def _peak_memory(step) -> int:
@@ -116,14 +120,18 @@ def _layer_measures(
   return {what: timed(run, config.batch_size) for what, run in runs.items()}
 
 
-def _product(dtype: str) -> Run:
-  """A large product of random matrices."""
+def _product(dtype: str) -> worker.Measure:
+  """Large products of random matrices."""
   import jax
 
   shape = (_PRODUCT_SIDE, _PRODUCT_SIDE)
   x = jax.random.normal(jax.random.key(0), shape, dtype)
   multiply = jax.jit(jax.numpy.matmul)
-  return lambda: functools.partial(jax.block_until_ready, multiply(x, x))
+  return timed(
+    lambda: functools.partial(jax.block_until_ready, multiply(x, x)),
+    images=1,
+    in_flight=_steps_in_flight(jax.default_backend() == 'cpu'),
+  )
 
 
 def product_operations() -> int:
