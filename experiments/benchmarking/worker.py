@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 
 # Of a thing to measure: seconds -> (images, seconds that they took).
 Measure = Callable[[float], tuple[int, float]]
+# Starts work, and returns what waits for its end.
+Run = Callable[[], Callable[[], None]]
 
 
 def serve(create: Callable[[dict], tuple[dict[str, Measure], dict]]) -> None:

@@ -10,7 +10,7 @@ import ml_collections
 
 from alexnet_jax import errors, parallel, train_state
 from alexnet_jax.models import alexnet
-from experiments.training_steps import worker
+from experiments.benchmarking import worker
 
 
 class _Layer(alexnet.AlexNet):

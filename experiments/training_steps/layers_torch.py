@@ -4,7 +4,8 @@ import ml_collections
 import torch
 from torch import nn
 
-from experiments.training_steps import torch_network, worker
+from experiments.benchmarking import worker
+from experiments.training_steps import torch_network
 
 
 def layer_runs(

@@ -17,8 +17,6 @@ from experiments.benchmarking import machine, worker
 _PRODUCT_SIDE = 4096
 # After the first step: for PyTorch's velocities and the capture of CUDA graphs.
 _WARM_UP_SECONDS = 1.0
-# Starts work, and returns what waits for its end.
-Run = Callable[[], Callable[[], None]]
 
 
 def random_batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
@@ -35,7 +33,7 @@ def random_batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
 
 
 def timed(
-  run: Run, images: int, in_flight: int = 1
+  run: worker.Run, images: int, in_flight: int = 1
 ) -> Callable[[float], tuple[int, float]]:
   """A measure of `run`, which is called until the time is over, once at least.
 
