@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +12,11 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from alexnet_jax import checkpoint, metrics, parallel, validate
+from alexnet_jax import metrics, parallel, trained
 from alexnet_jax import workdir as workdir_lib
 from alexnet_jax.data import augment, pipeline, prepare, preprocessing, records
 from alexnet_jax.models import AlexNet
-from alexnet_jax.train_state import (
-  abstract_train_state,
-  create_model,
-  tower_wise,
-)
+from alexnet_jax.train_state import create_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,24 +98,66 @@ def evaluate_run(
   Raises:
     UserError: where checkpoint, data and devices do not fit the config.
   """
-  validate.check_config(config)
-  plan = parallel.make_plan(config.model.towers, config.num_devices)
-  process = preprocessing.load(workdir / 'preprocessing.npz')
-  with checkpoint.Checkpointer(workdir) as checkpointer:
-    like = abstract_train_state(config)
-    state, extra = checkpointer.restore(config.eval.step, like)
-  process.check_digest(extra['preprocessing'])
+  run = trained.restore(config, workdir)
   prepared = prepare.open_or_prepare(config.data)
   workdir_lib.check_class_names(workdir, prepared)
-  params = plan.put_state(state.params, tower_wise(config, state).params)
-  evaluator = create_evaluator(config, plan, process)
-  values, _ = evaluator(params, prepared, config.eval.split)
+  evaluator = create_evaluator(config, run.plan, run.process)
+  values, _ = evaluator(run.params, prepared, config.eval.split)
   return {
-    'step': int(state.step),
+    'step': run.step,
     'examples': values.pop('examples'),
     'views': config.eval.views,
     **values,
   }
+
+
+def predictions(
+  run: trained.Trained, prepared: records.PreparedSet, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Class probabilities of every example of `config.eval.split`, in order.
+
+  Args:
+    run: the network; its config's `eval.views` are averaged.
+    prepared: the data.
+    batch_size: examples at a time.
+
+  Yields:
+    Labels [b] and natural logarithms of probabilities [b, classes]; the last
+    batch is shorter.
+  """
+  config, predictor = run.config, create_predictor(run)
+  batches = pipeline.eval_batches(
+    prepared,
+    config.eval.split,
+    batch_size,
+    share=run.plan.share(batch_size),
+    workers=config.data.workers,
+  )
+  for batch in batches:
+    counts = batch['mask'] > 0
+    yield batch['label'][counts], predictor(batch['image'])[counts]
+
+
+def create_predictor(
+  run: trained.Trained,
+) -> Callable[[np.ndarray], np.ndarray]:
+  """A function of whole images [N, S, S, 3], uint8, always as many.
+
+  It returns natural logarithms of probabilities [N, classes], averaged over
+  `config.eval.views`. N is a multiple of the plan's slices.
+  """
+  config, plan = run.config, run.plan
+  model = create_model(config, plan.towers)
+  compiled = plan.compile(
+    functools.partial(predict, model, run.process, config.eval.views),
+    deterministic=config.deterministic,
+    donate=False,
+  )
+
+  def predictor(images: np.ndarray) -> np.ndarray:
+    return plan.get_batch(compiled(run.params, plan.put_batch(images)))
+
+  return predictor
 
 
 def _progress(batches: Iterable, total: int, split: str) -> tqdm.tqdm:
@@ -137,12 +175,38 @@ def eval_step(
   batch: pipeline.Batch,
 ) -> dict[str, jax.Array]:
   """The per-device program: sums of metrics over the global batch."""
+  averaged = predict(model, process, num_views, params, batch['image'])
+  sums = metrics.sums(averaged, batch['label'], batch['mask'])
+  return plan.sum_slices(sums)
+
+
+def predict(
+  model: AlexNet,
+  process: preprocessing.Preprocessing,
+  num_views: int,
+  params,
+  images: jax.Array,
+) -> jax.Array:
+  """Class probabilities of whole images, averaged over views.
+
+  Args:
+    model: the network.
+    process: of the run.
+    num_views: 1, or 10 (paper section 4.1).
+    params: of the network.
+    images: [N, S, S, 3] of uint8.
+
+  Returns:
+    [N, classes], natural logarithms.
+  """
   crop_size = int(process.crop_size)
   log_probs = [
     jax.nn.log_softmax(model.apply({'params': params}, process(view)))
-    for view in augment.views(batch['image'], crop_size, num_views)
+    for view in augment.views(images, crop_size, num_views)
   ]
-  # The mean of probabilities, in logarithms.
-  averaged = jax.nn.logsumexp(jnp.stack(log_probs), axis=0) - jnp.log(num_views)
-  sums = metrics.sums(averaged, batch['label'], batch['mask'])
-  return plan.sum_slices(sums)
+  return log_mean_exp(jnp.stack(log_probs))
+
+
+def log_mean_exp(log_probs: jax.Array) -> jax.Array:
+  """The mean of probabilities over the first axis, in logarithms."""
+  return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(log_probs))

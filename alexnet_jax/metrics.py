@@ -36,19 +36,25 @@ def sums(
     Sums of negative log-likelihood, top-1 errors, top-5 errors (of the
     min(5, classes) most likely) and examples.
   """
+  values = per_example(log_probs, labels) | {'examples': jnp.ones_like(mask)}
+  return {k: jnp.where(mask > 0, v, 0.0).sum() for k, v in values.items()}
+
+
+def per_example(
+  log_probs: jax.Array, labels: jax.Array
+) -> dict[str, jax.Array]:
+  """What `sums` adds up: loss and errors of each example, arrays [N]."""
   classes = log_probs.shape[1]
   own = jnp.take_along_axis(log_probs, labels[:, None], axis=1)  # [N, 1]
   # How many classes are ahead; ties go to the lower label. Written so that
   # NaN counts as an error.
   tied = (log_probs == own) & (jnp.arange(classes) < labels[:, None])
   rank = (~(log_probs <= own) | tied).sum(axis=1)
-  per_example = {
+  return {
     'loss': -own[:, 0],
     'top1_error': rank >= 1,
     'top5_error': rank >= min(5, classes),
-    'examples': jnp.ones_like(mask),
   }
-  return {k: jnp.where(mask > 0, v, 0.0).sum() for k, v in per_example.items()}
 
 
 def means(totals: Sums) -> dict[str, float | int]:

@@ -123,6 +123,10 @@ class OneDevice:
     """Values that are the same everywhere -> numpy."""
     return jax.device_get(tree)
 
+  def get_batch(self, tree: Tree) -> Tree:
+    """Values of each example, the inverse of `put_batch`: numpy [B, ...]."""
+    return jax.device_get(tree)
+
   def sum_slices(self, tree: Tree) -> Tree:
     """Inside the program: sums over the slices of the batch."""
     return tree
@@ -232,6 +236,18 @@ class ManyDevices:
   def get(self, tree: Tree) -> Tree:
     """Values that are the same everywhere -> numpy."""
     return jax.tree.map(lambda x: np.asarray(_shards(x)[0].data)[0], tree)
+
+  def get_batch(self, tree: Tree) -> Tree:
+    """Values of each example -> numpy, the inverse of `put_batch`.
+
+    The first tower's device of each slice will do: all hold the same.
+    """
+
+    def get(x: jax.Array) -> np.ndarray:
+      first = _shards(x)[:: self.towers.count]
+      return np.concatenate([np.asarray(s.data)[0] for s in first])
+
+    return jax.tree.map(get, tree)
 
   def sum_slices(self, tree: Tree) -> Tree:
     """Inside the program: sums over the slices of the batch."""

@@ -14,7 +14,7 @@ import pytest
 
 from alexnet_jax import checkpoint, errors, evaluate, train, train_state
 from alexnet_jax import workdir as workdir_lib
-from tests import tiny
+from tests import tiny, views
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -150,22 +150,7 @@ def test_ten_views_average_the_softmax(data_dir, tmp_path):
 
 def _ten_view_reference(config, state, workdir):
   """Numpy on the network's logits, view by view."""
-  directory = pathlib.Path(config.data.dir) / 'tiny'
-  images = np.fromfile(directory / 'validation-00000-of-00001.raw', np.uint8)
-  images = images.reshape(-1, 32, 32, 3).astype(np.float32)
-  labels = np.load(directory / 'validation_labels.npy')
-  with np.load(workdir / 'preprocessing.npz') as arrays:
-    mean = arrays['mean_image'][2:30, 2:30]
-  model = train_state.create_model(config)
-  total = 0.0
-  for y, x in [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]:
-    patch = images[:, y : y + 28, x : x + 28]
-    for view in (patch, patch[:, :, ::-1]):
-      inputs = (view - mean) / 64
-      logits = np.asarray(model.apply({'params': state.params}, inputs))
-      odds = np.exp(logits.astype(np.float64))
-      total = total + odds / odds.sum(axis=1, keepdims=True)
-  probs = total / 10
+  labels, probs = views.probabilities(config, state.params, workdir, 10)
   own = probs[np.arange(len(labels)), labels]
   wrong = probs.argmax(axis=1) != labels
   return {'loss': -np.log(own).mean(), 'top1_error': wrong.mean()}

@@ -152,9 +152,13 @@ def _folder_splits(name: str) -> dict[str, list[pathlib.Path]]:
   return splits
 
 
+def is_image(path: pathlib.Path) -> bool:
+  """Whether a file's name ends like a picture's."""
+  return path.suffix.lower() in _IMAGE_SUFFIXES
+
+
 def _images(root: pathlib.Path) -> list[pathlib.Path]:
-  paths = root.glob('*/*')
-  return sorted(p for p in paths if p.suffix.lower() in _IMAGE_SUFFIXES)
+  return sorted(filter(is_image, root.glob('*/*')))
 
 
 def _hashed_split(path: pathlib.Path) -> str:

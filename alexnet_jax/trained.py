@@ -1,0 +1,85 @@
+"""A run's checkpoint on the devices, with all that it takes to apply it."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from alexnet_jax import checkpoint, errors, parallel, validate
+from alexnet_jax import workdir as workdir_lib
+from alexnet_jax.data import preprocessing
+from alexnet_jax.train_state import abstract_train_state, tower_wise
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A network with its weights.
+
+  Attributes:
+    workdir: absolute path of the run.
+    config: the run's, with what evaluation changed.
+    plan: how the work is spread.
+    process: the run's own preprocessing.
+    params: on the devices, as the plan has put them.
+    step: of the checkpoint.
+    class_names: in the order of labels.
+  """
+
+  workdir: pathlib.Path
+  config: ml_collections.ConfigDict
+  plan: parallel.Plan
+  process: preprocessing.Preprocessing
+  params: Tree
+  step: int
+  class_names: list[str]
+
+
+def load(name: str, overrides: dict[str, object]) -> Trained:
+  """Restores a run by name.
+
+  Args:
+    name: the workdir, or WORKDIR@STEP for a checkpoint that is not the newest.
+    overrides: fields of its config, see `workdir.evaluation_config`.
+
+  Raises:
+    UserError: where there is no such run, or checkpoint, preprocessing and
+      devices do not fit its config.
+  """
+  directory, _, step = name.partition('@')
+  if step and not step.isdecimal():
+    raise errors.UserError(
+      f'workdir={name}: {step!r} is no step; give WORKDIR or WORKDIR@STEP.'
+    )
+  workdir = pathlib.Path(directory).expanduser().resolve()
+  if step:
+    overrides = overrides | {'eval.step': int(step)}
+  return restore(workdir_lib.evaluation_config(workdir, overrides), workdir)
+
+
+def restore(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> Trained:
+  """Restores a checkpoint of a run.
+
+  Args:
+    config: the run's, see `workdir.evaluation_config`; `eval.step` says which
+      checkpoint.
+    workdir: absolute path of the run.
+
+  Raises:
+    UserError: where checkpoint, preprocessing and devices do not fit the
+      config.
+  """
+  validate.check_config(config)
+  plan = parallel.make_plan(config.model.towers, config.num_devices)
+  process = preprocessing.load(workdir / 'preprocessing.npz')
+  with checkpoint.Checkpointer(workdir) as checkpointer:
+    like = abstract_train_state(config)
+    state, extra = checkpointer.restore(config.eval.step, like)
+  process.check_digest(extra['preprocessing'])
+  params = plan.put_state(state.params, tower_wise(config, state).params)
+  names = (workdir / 'class_names.txt').read_text().splitlines()
+  return Trained(workdir, config, plan, process, params, int(state.step), names)
