@@ -45,15 +45,25 @@ _BATCH_SIZE = flags.DEFINE_integer(
 
 
 def find(arguments: Iterable[str]) -> Iterator[str]:
-  """Paths of files, folders searched and `-` read."""
+  """Paths of files, folders searched and `-` read.
+
+  Raises:
+    UserError: where a folder holds no pictures.
+  """
   for argument in arguments:
     if argument == '-':
       yield from filter(None, (line.rstrip('\n') for line in sys.stdin))
     elif pathlib.Path(argument).is_dir():
-      paths = sorted(pathlib.Path(argument).rglob('*'))
-      yield from map(str, filter(sources.is_image, paths))
+      yield from _search(pathlib.Path(argument))
     else:
       yield argument
+
+
+def _search(folder: pathlib.Path) -> list[str]:
+  paths = sorted(map(str, filter(sources.is_image, folder.rglob('*'))))
+  if not paths:
+    raise errors.UserError(f'{folder} holds no pictures; give another folder.')
+  return paths
 
 
 def read(path: str, size: int) -> np.ndarray:

@@ -96,5 +96,7 @@ def test_mistakes_are_sentences(run, tmp_path):
     assert 'Traceback' not in done.stderr
   with pytest.raises(errors.UserError, match='is no step'):
     trained.load(f'{directory}/run@last', {})
+  with pytest.raises(errors.UserError, match='no pictures'):
+    list(predict.find([str(tmp_path)]))
   with pytest.raises(errors.UserError, match='holds no run'):
     trained.load(str(tmp_path), {})
