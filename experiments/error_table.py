@@ -37,18 +37,13 @@ from alexnet_jax import (
 )
 from alexnet_jax import workdir as workdir_lib
 from alexnet_jax.data import prepare, records
+from experiments import network_flags
 
 _WORKDIRS = flags.DEFINE_list('workdirs', [], 'Runs, each DIR or DIR@STEP.')
-_VIEWS = flags.DEFINE_enum(
-  'views', '10', ['1', '10'], 'Patches of an image (paper section 4.1).'
-)
 _SPLIT = flags.DEFINE_enum(
   'split', 'validation', ['train', 'validation'], 'What to evaluate on.'
 )
 _OUTPUT = flags.DEFINE_string('output', 'errors/', 'Directory to write to.')
-_BATCH_SIZE = flags.DEFINE_integer(
-  'batch_size', 128, 'Examples at a time.', lower_bound=1
-)
 _DATA = {
   'data.dir': flags.DEFINE_string('data_dir', None, 'Root of prepared sets.'),
   'data.tfds_dir': flags.DEFINE_string('tfds_dir', None, 'TFDS data_dir.'),
@@ -210,19 +205,22 @@ def _write(
 ) -> str:
   rows = {name: tally.summary(classes) for name, tally in tallies.items()}
   output.mkdir(parents=True, exist_ok=True)
-  about = {'views': int(_VIEWS.value), 'split': _SPLIT.value}
+  about = {'views': int(network_flags.VIEWS.value), 'split': _SPLIT.value}
   results = json.dumps(about | {'models': rows}, indent=2) + '\n'
   (output / 'results.json').write_text(results)
   confusion = {name: tally.confusion for name, tally in tallies.items()}
   np.savez_compressed(output / 'confusion.npz', **confusion)
-  text = markdown(rows, _VIEWS.value, _SPLIT.value)
+  text = markdown(rows, network_flags.VIEWS.value, _SPLIT.value)
   (output / 'results.md').write_text(text)
   return text
 
 
 def _overrides() -> dict[str, object]:
   given = {name: flag.value for name, flag in _DATA.items() if flag.value}
-  return given | {'eval.views': int(_VIEWS.value), 'eval.split': _SPLIT.value}
+  return given | {
+    'eval.views': int(network_flags.VIEWS.value),
+    'eval.split': _SPLIT.value,
+  }
 
 
 def main(argv: list[str]) -> None:
@@ -236,7 +234,7 @@ def main(argv: list[str]) -> None:
       )
     compilation_cache.enable()
     runs = [load(workdir, _overrides()) for workdir in _WORKDIRS.value]
-    tallies = measure(runs, _BATCH_SIZE.value)
+    tallies = measure(runs, network_flags.BATCH_SIZE.value)
     print(_write(pathlib.Path(_OUTPUT.value), tallies, runs[0][1].class_names))
 
 

@@ -32,16 +32,11 @@ from alexnet_jax import (
   trained,
 )
 from alexnet_jax.data import images, sources
+from experiments import network_flags
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A run: DIR or DIR@STEP.')
-_VIEWS = flags.DEFINE_enum(
-  'views', '10', ['1', '10'], 'Patches of an image (paper section 4.1).'
-)
 _TOP = flags.DEFINE_integer('top', 5, 'How many classes.', lower_bound=1)
 _JSON = flags.DEFINE_bool('json', False, 'JSON lines instead of text.')
-_BATCH_SIZE = flags.DEFINE_integer(
-  'batch_size', 32, 'Pictures at a time.', lower_bound=1
-)
 
 
 def find(arguments: Iterable[str]) -> Iterator[str]:
@@ -153,9 +148,13 @@ def main(argv: list[str]) -> None:
   with command_line.one_sentence():
     _check_flags(argv[1:])
     compilation_cache.enable()
-    run = trained.load(_WORKDIR.value, {'eval.views': int(_VIEWS.value)})
+    run = trained.load(
+      _WORKDIR.value, {'eval.views': int(network_flags.VIEWS.value)}
+    )
     paths = find(argv[1:])
-    for result in predict(run, paths, _BATCH_SIZE.value, _TOP.value):
+    for result in predict(
+      run, paths, network_flags.BATCH_SIZE.value, _TOP.value
+    ):
       if 'error' in result:
         failed += 1
         print(f'error: {result["error"]}.', file=sys.stderr)
