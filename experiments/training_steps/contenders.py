@@ -126,7 +126,7 @@ def _scaling() -> list[list[Contender]]:
   ]
   devices = [
     Contender(
-      f'{OURS}, {count} virtual devices',
+      f'{OURS}, {count} virtual device{"s" if count > 1 else ""}',
       'alexnet_jax',
       environment=MALLOC | {'JAX_NUM_CPU_DEVICES': str(count)},
       measures=('train',),

@@ -297,7 +297,8 @@ def _draw_scaling(section: dict, path: pathlib.Path) -> None:
     for line, key in enumerate(('median', 'peak_memory_gib')):
       values = [row[key] for _, row in points]
       label = name.partition(',')[0]
-      grid[line][column].plot(sizes, values, marker='o', label=label)
+      axes = grid[line][column]
+      axes.plot(sizes, values, marker='o', label=label, clip_on=False)
   batch = section['settings']['batch_size']
   labels = 'batch size', f'virtual devices on the same cores, batch {batch}'
   for axes, label, places in zip(grid[1], labels, ticks, strict=True):
@@ -319,7 +320,7 @@ def _scaling_series(rows: list[dict]) -> dict[str, list[tuple[int, dict]]]:
   for row in rows:
     if 'median' in row:
       name, _, size = row['name'].partition(', ')
-      kind = 'devices' if size.endswith('devices') else 'batch'
+      kind = 'devices' if 'device' in size else 'batch'
       number = int(re.search(r'\d+', size)[0])
       series.setdefault(f'{name}, {kind}', []).append((number, row))
   return series

@@ -78,7 +78,8 @@ class Step(jax_device.OnJaxDevice):
   def __init__(self, config: ml_collections.ConfigDict, batch: dict):
     """Compiles nothing yet."""
     self._network = Network(ml_collections.FrozenConfigDict(config.model))
-    self._batch = jax.device_put(batch)
+    names = ('image', 'label')
+    self._batch = jax.device_put({n: batch[n] for n in names})
     optimizer = config.optimizer
     self._rule = optax.chain(
       optax.add_decayed_weights(optimizer.weight_decay),

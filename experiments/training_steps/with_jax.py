@@ -85,7 +85,7 @@ class Step(jax_device.OnJaxDevice):
 
     Args:
       config: of a run.
-      batch: 'image', 'label', 'index', 'mask' of a global batch.
+      batch: a global batch, see `worker.random_batch`.
       without: the trick of `ABLATIONS` to leave out; '' for none.
     """
     plan = parallel.make_plan(config.model.towers, config.num_devices)
@@ -110,8 +110,9 @@ class Step(jax_device.OnJaxDevice):
     )
     names = ('image', 'label', 'index')
     self._train_batch = plan.put_batch({n: batch[n] for n in names})
-    names = ('image', 'label', 'mask')
-    self._eval_batch = plan.put_batch({n: batch[n] for n in names})
+    names = ('label', 'mask')
+    whole = {'image': batch['whole']} | {n: batch[n] for n in names}
+    self._eval_batch = plan.put_batch(whole)
 
   def train(self) -> Callable[[], None]:
     """Starts one update."""

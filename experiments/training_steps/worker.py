@@ -20,12 +20,16 @@ _WARM_UP_SECONDS = 1.0
 
 
 def random_batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
-  """A batch of noise, for training and for evaluation."""
+  """A batch of noise: crops as 'image', and whole images to take views of."""
   rng = np.random.default_rng(config.seed)
   count, data = config.batch_size, config.data
-  shape = (count, data.crop_size, data.crop_size, 3)
+
+  def images(side: int) -> np.ndarray:
+    return rng.integers(0, 256, (count, side, side, 3), np.uint8)
+
   return {
-    'image': rng.integers(0, 256, shape, np.uint8),
+    'image': images(data.crop_size),
+    'whole': images(data.image_size),
     'label': rng.integers(0, config.model.num_classes, count, np.int32),
     'index': np.arange(count, dtype=np.uint32),
     'mask': np.ones(count, np.float32),
