@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alexnet_jax import errors, train, trained
-from experiments import predict
+from alexnet_jax import errors, predict, train, trained
 from tests import tiny, views
 
 ROOT = pathlib.Path(__file__).parents[1]
