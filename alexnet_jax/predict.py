@@ -35,7 +35,7 @@ def _search(folder: pathlib.Path) -> list[str]:
 
 
 def read(path: str, size: int) -> np.ndarray:
-  """A picture as the network's data was prepared: [size, size, 3] of uint8.
+  """A picture as data are prepared, uncompressed: [size, size, 3] of uint8.
 
   Raises:
     UserError: where it cannot be read.
