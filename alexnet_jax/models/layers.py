@@ -166,17 +166,10 @@ class _PoolGeometry:
     ]
     return [(0, 0, 0), *((0, sign * end, 0) for end in ends), (0, 0, 0)]
 
-  def _places(self) -> list[tuple[int, int]]:
-    return list(itertools.product(range(self.size), repeat=2))
-
   def slices(self, x: jax.Array, fill: float) -> list[jax.Array]:
     """Each place's values in all windows: arrays [N, H', W', C]."""
     x = lax.pad(x, jnp.asarray(fill, x.dtype), self._padding(1))
-    rows, columns = [(n - 1) * self.stride + 1 for n in self.counts]
-    return [
-      x[:, i : i + rows : self.stride, j : j + columns : self.stride]
-      for i, j in self._places()
-    ]
+    return _place_slices(x, self.size, self.stride, self.counts)
 
   def scatter(self, shares: Iterable[jax.Array]) -> jax.Array:
     """The transpose of `slices`: sums each place's share into the input."""
@@ -188,9 +181,25 @@ class _PoolGeometry:
       padding = ((0, 0, 0), rows, columns, (0, 0, 0))
       return lax.pad(share, jnp.zeros((), share.dtype), padding)
 
-    pairs = zip(shares, self._places(), strict=True)
+    pairs = zip(shares, _places(self.size), strict=True)
     total = _stored(sum(spread(share, i, j) for share, (i, j) in pairs))
     return lax.pad(total, jnp.zeros((), total.dtype), self._padding(-1))
+
+
+def _places(size: int) -> list[tuple[int, int]]:
+  """(row, column) of the cells of a window, in row order."""
+  return list(itertools.product(range(size), repeat=2))
+
+
+def _place_slices(
+  x: jax.Array, size: int, stride: int, counts: tuple[int, int]
+) -> list[jax.Array]:
+  """Each place's values in all windows of [N, H, W, C]: [N, H', W', C]."""
+  rows, columns = [(n - 1) * stride + 1 for n in counts]
+  return [
+    x[:, i : i + rows : stride, j : j + columns : stride]
+    for i, j in _places(size)
+  ]
 
 
 def _stored(x: jax.Array) -> jax.Array:
@@ -360,12 +369,8 @@ def convolve_locally(
   Returns:
     [N, H', W', F].
   """
-  rows, columns = [(n - 1) * stride + 1 for n in kernel.shape[:2]]
   x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
-  places = [
-    x[:, i : i + rows : stride, j : j + columns : stride]
-    for i, j in itertools.product(range(side), repeat=2)
-  ]
+  places = _place_slices(x, side, stride, kernel.shape[:2])
   patches = jnp.stack(places, axis=-1)  # [N, H', W', C, k * k]
   patches = patches.reshape(*patches.shape[:3], -1)
   return jnp.einsum('nhwp,hwpf->nhwf', patches, kernel)
