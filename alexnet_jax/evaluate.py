@@ -13,8 +13,7 @@ import numpy as np
 import tqdm
 
 from alexnet_jax import metrics, parallel, trained
-from alexnet_jax import workdir as workdir_lib
-from alexnet_jax.data import augment, pipeline, prepare, preprocessing, records
+from alexnet_jax.data import augment, pipeline, preprocessing, records
 from alexnet_jax.models import AlexNet
 from alexnet_jax.train_state import create_model
 
@@ -99,10 +98,8 @@ def evaluate_run(
     UserError: where checkpoint, data and devices do not fit the config.
   """
   run = trained.restore(config, workdir)
-  prepared = prepare.open_or_prepare(config.data)
-  workdir_lib.check_class_names(workdir, prepared)
   evaluator = create_evaluator(config, run.plan, run.process)
-  values, _ = evaluator(run.params, prepared, config.eval.split)
+  values, _ = evaluator(run.params, run.open_data(), config.eval.split)
   return {
     'step': run.step,
     'examples': values.pop('examples'),

@@ -8,7 +8,7 @@ import ml_collections
 
 from alexnet_jax import checkpoint, errors, parallel, validate
 from alexnet_jax import workdir as workdir_lib
-from alexnet_jax.data import preprocessing
+from alexnet_jax.data import prepare, preprocessing, records
 from alexnet_jax.train_state import abstract_train_state, tower_wise
 
 Tree = Any
@@ -35,6 +35,20 @@ class Trained:
   params: Tree
   step: int
   class_names: list[str]
+
+  def open_data(self) -> records.PreparedSet:
+    """The data that `config.data` names.
+
+    Raises:
+      UserError: where they are missing, or of other classes than the run's.
+    """
+    prepared = prepare.open_or_prepare(self.config.data)
+    if self.class_names != prepared.class_names:
+      raise errors.UserError(
+        f'{prepared.directory} has other classes than {self.workdir} was '
+        'trained on; give the data.dir of that data set.'
+      )
+    return prepared
 
 
 def load(name: str, overrides: dict[str, object]) -> Trained:

@@ -166,18 +166,6 @@ def evaluation_config(
   return config
 
 
-def check_class_names(
-  workdir: pathlib.Path, prepared: records.PreparedSet
-) -> None:
-  """Raises UserError where the data's classes are not the run's."""
-  names = (workdir / 'class_names.txt').read_text().splitlines()
-  if names != prepared.class_names:
-    raise errors.UserError(
-      f'{prepared.directory} has other classes than {workdir} was trained on; '
-      'give the data.dir of that data set.'
-    )
-
-
 def _environment(prepared: records.PreparedSet) -> dict[str, object]:
   return {
     'python': platform.python_version(),

@@ -35,8 +35,7 @@ from alexnet_jax import (
   parallel,
   trained,
 )
-from alexnet_jax import workdir as workdir_lib
-from alexnet_jax.data import prepare, records
+from alexnet_jax.data import records
 from experiments import network_flags
 
 _WORKDIRS = flags.DEFINE_list('workdirs', [], 'Runs, each DIR or DIR@STEP.')
@@ -100,10 +99,8 @@ def load(workdir: str, overrides: dict[str, object]) -> Run:
     UserError: where there is no such run, checkpoint or data.
   """
   run = trained.load(workdir, overrides)
-  prepared = prepare.open_or_prepare(run.config.data)
-  workdir_lib.check_class_names(run.workdir, prepared)
   directory, *_ = workdir.partition('@')
-  return f'{directory}, step {run.step}', run, prepared
+  return f'{directory}, step {run.step}', run, run.open_data()
 
 
 def measure(runs: list[Run], batch_size: int) -> dict[str, Tally]:
