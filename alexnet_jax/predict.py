@@ -61,8 +61,9 @@ def predict(
     top: how many classes.
 
   Yields:
-    {'path', 'predictions': [{'class', 'probability'}, ...]}, most likely
-    first, or {'path', 'error'} for what cannot be read.
+    {'path', 'predictions': [{'class', 'name', 'probability'}, ...]}, most
+    likely first, or {'path', 'error'} for what cannot be read. A class goes by
+    what the data call it, and by a name for a person.
   """
   parallel.check_batch_size(run.plan, batch_size)
   predictor, size = evaluate.create_predictor(run), run.config.data.image_size
@@ -93,6 +94,10 @@ def _most_likely(
   # Stable: ties go to the lower label, as in `metrics`.
   order = np.argsort(-log_probs, kind='stable')[:top]
   return [
-    {'class': run.class_names[i], 'probability': math.exp(log_probs[i])}
+    {
+      'class': run.class_names[i],
+      'name': run.readable_names[i],
+      'probability': math.exp(log_probs[i]),
+    }
     for i in order
   ]

@@ -8,7 +8,7 @@ import ml_collections
 
 from alexnet_jax import checkpoint, errors, parallel, validate
 from alexnet_jax import workdir as workdir_lib
-from alexnet_jax.data import prepare, preprocessing, records
+from alexnet_jax.data import class_names, prepare, preprocessing, records
 from alexnet_jax.train_state import abstract_train_state, tower_wise
 
 Tree = Any
@@ -35,6 +35,11 @@ class Trained:
   params: Tree
   step: int
   class_names: list[str]
+
+  @property
+  def readable_names(self) -> list[str]:
+    """The classes' names for a person, in the order of labels."""
+    return class_names.readable(self.class_names)
 
   def open_data(self) -> records.PreparedSet:
     """The data that `config.data` names.

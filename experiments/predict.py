@@ -35,7 +35,7 @@ _JSON = flags.DEFINE_bool('json', False, 'JSON lines instead of text.')
 
 def _text(result: dict[str, object]) -> str:
   lines = [
-    f'{100 * p["probability"]:6.2f}%  {p["class"]}'
+    f'{100 * p["probability"]:6.2f}%  {p["name"]}'
     for p in result['predictions']
   ]
   return '\n'.join([result['path'], *lines])
