@@ -17,6 +17,7 @@ import tqdm
 from alexnet_jax import (
   checkpoint,
   errors,
+  fine_tune,
   metrics,
   optim,
   parallel,
@@ -241,7 +242,9 @@ def train_and_evaluate(
   # Mistakes in network and schedule stop here, before anything is written.
   optim.create_rates_fn(config, steps.of_epoch, steps.total)
   abstract_train_state(config)
-  process = workdir_lib.start(workdir, config, prepared)
+  process = workdir_lib.start(
+    workdir, config, prepared, lambda: _first_preprocessing(config, prepared)
+  )
   program = create_program(config, plan, process, steps)
   evaluator = create_evaluator(config, plan, process)
   run_step = plan.compile(
@@ -254,7 +257,9 @@ def train_and_evaluate(
     checkpointer = stack.enter_context(
       checkpoint.Checkpointer(workdir, config.keep_checkpoints)
     )
-    state, plateau = _restore_or_create(checkpointer, config, process)
+    state, plateau = _restore_or_create(
+      checkpointer, config, process, prepared.class_names
+    )
     first_step = int(state.step)
     if first_step >= steps.total or plateau.is_over:
       print(f'{workdir} is complete at step {first_step}.')
@@ -354,14 +359,30 @@ def _introduction(
   )
 
 
+def _first_preprocessing(
+  config: ml_collections.ConfigDict, prepared: records.PreparedSet
+) -> preprocessing.Preprocessing:
+  if not config.init_from:
+    return preprocessing.from_statistics(prepared, config.data)
+  like = abstract_train_state(config).params
+  return fine_tune.first_preprocessing(config, like, prepared.class_names)
+
+
 def _restore_or_create(
   checkpointer: checkpoint.Checkpointer,
   config: ml_collections.ConfigDict,
   process: preprocessing.Preprocessing,
+  class_names: list[str],
 ) -> tuple[TrainState, optim.Plateau]:
   """The newest checkpoint's canonical state, or a new one."""
   if checkpointer.latest_step() is None:
-    return create_train_state(config), optim.Plateau()
+    state, plateau = create_train_state(config), optim.Plateau()
+    if config.init_from:
+      params = fine_tune.first_params(config, state.params, class_names)
+      state = state.replace(params=params)
+      # The run that it comes from may train on: from here, this one is its own.
+      checkpointer.save(0, state, _checkpoint_extra(process, plateau))
+    return state, plateau
   state, extra = checkpointer.restore(0, abstract_train_state(config))
   process.check_digest(extra['preprocessing'])
   return state, optim.Plateau(**extra['plateau'])

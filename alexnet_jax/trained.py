@@ -1,4 +1,4 @@
-"""A run's checkpoint on the devices, with all that it takes to apply it."""
+"""A run's checkpoint, with all that it takes to apply it."""
 
 import dataclasses
 import pathlib
@@ -15,22 +15,20 @@ Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
+class Stored:
   """A network with its weights.
 
   Attributes:
     workdir: absolute path of the run.
     config: the run's, with what evaluation changed.
-    plan: how the work is spread.
     process: the run's own preprocessing.
-    params: on the devices, as the plan has put them.
+    params: canonical, numpy arrays.
     step: of the checkpoint.
     class_names: in the order of labels.
   """
 
   workdir: pathlib.Path
   config: ml_collections.ConfigDict
-  plan: parallel.Plan
   process: preprocessing.Preprocessing
   params: Tree
   step: int
@@ -56,32 +54,35 @@ class Trained:
     return prepared
 
 
+@dataclasses.dataclass(frozen=True)
+class Trained(Stored):
+  """A network whose `params` are on the devices, as the plan has put them.
+
+  Attributes:
+    plan: how the work is spread.
+  """
+
+  plan: parallel.Plan
+
+
 def load(name: str, overrides: dict[str, object]) -> Trained:
-  """Restores a run by name.
+  """Restores a run by name, onto the devices.
 
   Args:
-    name: the workdir, or WORKDIR@STEP for a checkpoint that is not the newest.
-    overrides: fields of its config, see `workdir.evaluation_config`.
+    name: as for `read`.
+    overrides: likewise.
 
   Raises:
     UserError: where there is no such run, or checkpoint, preprocessing and
       devices do not fit its config.
   """
-  directory, _, step = name.partition('@')
-  if step and not step.isdecimal():
-    raise errors.UserError(
-      f'workdir={name}: {step!r} is no step; give WORKDIR or WORKDIR@STEP.'
-    )
-  workdir = pathlib.Path(directory).expanduser().resolve()
-  if step:
-    overrides = overrides | {'eval.step': int(step)}
-  return restore(workdir_lib.evaluation_config(workdir, overrides), workdir)
+  return _put(read(name, overrides))
 
 
 def restore(
   config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> Trained:
-  """Restores a checkpoint of a run.
+  """Restores a checkpoint of a run, onto the devices.
 
   Args:
     config: the run's, see `workdir.evaluation_config`; `eval.step` says which
@@ -92,13 +93,45 @@ def restore(
     UserError: where checkpoint, preprocessing and devices do not fit the
       config.
   """
+  return _put(_read(config, workdir))
+
+
+def read(name: str, overrides: dict[str, object]) -> Stored:
+  """Reads a run by name.
+
+  Args:
+    name: the workdir, or WORKDIR@STEP for a checkpoint that is not the newest.
+    overrides: fields of its config, see `workdir.evaluation_config`.
+
+  Raises:
+    UserError: where there is no such run, or checkpoint and preprocessing do
+      not fit its config.
+  """
+  directory, _, step = name.partition('@')
+  if step and not step.isdecimal():
+    raise errors.UserError(
+      f'workdir={name}: {step!r} is no step; give WORKDIR or WORKDIR@STEP.'
+    )
+  workdir = pathlib.Path(directory).expanduser().resolve()
+  if step:
+    overrides = overrides | {'eval.step': int(step)}
+  return _read(workdir_lib.evaluation_config(workdir, overrides), workdir)
+
+
+def _read(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Stored:
   validate.check_config(config)
-  plan = parallel.make_plan(config.model.towers, config.num_devices)
   process = preprocessing.load(workdir / 'preprocessing.npz')
   with checkpoint.Checkpointer(workdir) as checkpointer:
     like = abstract_train_state(config)
     state, extra = checkpointer.restore(config.eval.step, like)
   process.check_digest(extra['preprocessing'])
-  params = plan.put_state(state.params, tower_wise(config, state).params)
   names = (workdir / 'class_names.txt').read_text().splitlines()
-  return Trained(workdir, config, plan, process, params, int(state.step), names)
+  return Stored(workdir, config, process, state.params, int(state.step), names)
+
+
+def _put(stored: Stored) -> Trained:
+  config = stored.config
+  plan = parallel.make_plan(config.model.towers, config.num_devices)
+  by_tower = tower_wise(config, abstract_train_state(config)).params
+  params = plan.put_state(stored.params, by_tower)
+  return Trained(**vars(stored) | {'params': params}, plan=plan)

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import platform
+from collections.abc import Callable
 
 import jax
 import ml_collections
@@ -87,11 +88,18 @@ def start(
   workdir: pathlib.Path,
   config: ml_collections.ConfigDict,
   prepared: records.PreparedSet,
+  create_preprocessing: Callable[[], preprocessing.Preprocessing],
 ) -> preprocessing.Preprocessing:
   """Sets up a new run's directory, or checks that it may go on.
 
+  Args:
+    workdir: absolute path of the run.
+    config: of the run.
+    prepared: its data.
+    create_preprocessing: makes a new run's; from then on it is the file's.
+
   Returns:
-    The run's preprocessing: from the data at first, from then on the file's.
+    The run's preprocessing.
 
   Raises:
     UserError: where the directory holds a run of another config, or a new
@@ -100,8 +108,8 @@ def start(
   stored = _read_config(workdir)
   if stored is None:
     prepare.check_origin(prepared, config.data.manual_dir)
+    process = create_preprocessing()
     workdir.mkdir(parents=True, exist_ok=True)
-    process = preprocessing.from_statistics(prepared, config.data)
     process.save(workdir / 'preprocessing.npz')
     names = '\n'.join(prepared.class_names) + '\n'
     (workdir / 'class_names.txt').write_text(names)
@@ -133,6 +141,21 @@ def _read_config(workdir: pathlib.Path) -> dict | None:
   return json.loads(path.read_text()) if path.exists() else None
 
 
+def read_config(workdir: pathlib.Path | str) -> ml_collections.ConfigDict:
+  """The config of a run.
+
+  Raises:
+    UserError: where there is no run.
+  """
+  stored = _read_config(pathlib.Path(workdir).expanduser())
+  if stored is None:
+    raise errors.UserError(
+      f'workdir={workdir} holds no run (no config.json); give the workdir of '
+      'a run, or train one first.'
+    )
+  return ml_collections.ConfigDict(stored)
+
+
 def evaluation_config(
   workdir: pathlib.Path, overrides: dict[str, object]
 ) -> ml_collections.ConfigDict:
@@ -145,13 +168,7 @@ def evaluation_config(
   Raises:
     UserError: where there is no run, or a field may not be given.
   """
-  stored = _read_config(workdir)
-  if stored is None:
-    raise errors.UserError(
-      f'workdir={workdir} holds no run (no config.json); give the workdir of '
-      'a run, or train one first.'
-    )
-  config = ml_collections.ConfigDict(stored)
+  config = read_config(workdir)
   config.num_devices = 0  # those of this machine, not of the run's
   config.data.workers = 0
   config.profile_steps = 0

@@ -18,6 +18,10 @@ def base() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   # Keys every random draw of the run, together with its purpose.
   config.seed = 0
+  # A run to start from, WORKDIR or WORKDIR@STEP: its weights and preprocessing.
+  config.init_from = ''
+  # Its layers to draw anew, as 'fc7'; the head is where classes differ.
+  config.init_fresh = ''
   # Examples of a global batch, over all devices.
   config.batch_size = 128
   config.num_epochs = 90.0
@@ -201,14 +205,20 @@ def for_data(config: ml_collections.ConfigDict, name: str) -> None:
 
   Crops are 7/8 of the image, as the paper's 224 of 256.
   """
-  num_classes, native_size = _describe(name)
+  count, native_size = _describe(name)
   size = min(native_size or 256, 256)
   config.data.name = name
   config.data.image_size = size
   config.data.crop_size = size * 7 // 8
-  config.model.num_classes = num_classes
+  config.model.num_classes = count
   if size <= 64 and config.model.conv1.stride > 1:
     config.model.conv1.update({'kernel': 5, 'stride': 1, 'padding': (2, 2)})
+
+
+def num_classes(name: str) -> int:
+  """Of the data of that name."""
+  count, _ = _describe(name)
+  return count
 
 
 def _describe(name: str) -> tuple[int, int | None]:
