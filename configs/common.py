@@ -18,7 +18,7 @@ def base() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   # Keys every random draw of the run, together with its purpose.
   config.seed = 0
-  # A run to start from, WORKDIR or WORKDIR@STEP: its weights and preprocessing.
+  # WORKDIR or WORKDIR@STEP, to start from its weights and preprocessing.
   config.init_from = ''
   # Its layers to draw anew, as 'fc7'; the head is where classes differ.
   config.init_fresh = ''

@@ -15,6 +15,7 @@ from configs import (
   alexnet_one_gpu,
   cifar10,
   cifar10_lrn,
+  cnn_star,
 )
 
 # A start's many samplers take ten times as long to compile as this.
@@ -109,6 +110,14 @@ def test_net_150_has_two_columns_that_never_meet():
   assert params['fc6']['kernel'].shape == (2, 6 * 6 * 128, 4096)
   assert params['fc7']['kernel'].shape == (2, 4096, 2048)
   assert num_parameters(config) == 60714408
+
+
+def test_the_pretrained_net_has_a_sixth_convolution():
+  config = cnn_star.get_config()
+  params = train_state.abstract_train_state(config).params
+  assert params['conv6']['kernel'].shape == (2, 3, 3, 256, 128)
+  assert output_sides(config)[-3:] == [6, 6, 6]  # conv5's pool, conv6
+  assert num_parameters(config) == 60965224 + 2 * 128 * (3 * 3 * 256 + 1)
 
 
 def test_torchvision_s_network_is_a_config():
