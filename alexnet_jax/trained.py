@@ -1,6 +1,8 @@
 """A run's checkpoint on the devices, with all that it takes to apply it."""
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 from typing import Any
 
@@ -26,6 +28,7 @@ class Trained:
     params: on the devices, as the plan has put them.
     step: of the checkpoint.
     class_names: in the order of labels.
+    digest: of the checkpoint and the preprocessing; tells networks apart.
   """
 
   workdir: pathlib.Path
@@ -35,6 +38,12 @@ class Trained:
   params: Tree
   step: int
   class_names: list[str]
+  digest: str
+
+  @property
+  def readable_names(self) -> list[str]:
+    """The class names."""
+    return self.class_names
 
   def open_data(self) -> records.PreparedSet:
     """The data that `config.data` names.
@@ -96,4 +105,15 @@ def restore(
   process.check_digest(extra['preprocessing'])
   params = plan.put_state(state.params, tower_wise(config, state).params)
   names = (workdir / 'class_names.txt').read_text().splitlines()
-  return Trained(workdir, config, plan, process, params, int(state.step), names)
+  # Which has a digest of every leaf and of the preprocessing.
+  text = json.dumps(extra, sort_keys=True)
+  return Trained(
+    workdir,
+    config,
+    plan,
+    process,
+    params,
+    int(state.step),
+    names,
+    hashlib.sha256(text.encode()).hexdigest(),
+  )
