@@ -98,7 +98,7 @@ class Checkpointer:
       like: the expected state, arrays or shapes.
 
     Returns:
-      The state as numpy arrays, and `extra`.
+      The state as numpy arrays, and `extra` with 'sha256', a digest a leaf.
 
     Raises:
       UserError: where there is no such checkpoint, its leaves are of another
@@ -119,7 +119,8 @@ class Checkpointer:
       ) from error
     self._verify(step, _digests(leaves, extra), digests)
     ordered = [leaves[name] for name in expected]
-    return jax.tree.unflatten(jax.tree.structure(like), ordered), extra
+    state = jax.tree.unflatten(jax.tree.structure(like), ordered)
+    return state, extra | {'sha256': digests}
 
   def _read(self, step: int, expected: dict) -> tuple[dict, dict]:
     target = {k: np.empty(x.shape, x.dtype) for k, x in expected.items()}

@@ -1,6 +1,8 @@
 """A run's checkpoint, with all that it takes to apply it."""
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 from typing import Any
 
@@ -25,6 +27,7 @@ class Stored:
     params: canonical, numpy arrays.
     step: of the checkpoint.
     class_names: in the order of labels.
+    digest: of the checkpoint and the preprocessing; tells networks apart.
   """
 
   workdir: pathlib.Path
@@ -33,6 +36,7 @@ class Stored:
   params: Tree
   step: int
   class_names: list[str]
+  digest: str
 
   @property
   def readable_names(self) -> list[str]:
@@ -126,7 +130,17 @@ def _read(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Stored:
     state, extra = checkpointer.restore(config.eval.step, like)
   process.check_digest(extra['preprocessing'])
   names = (workdir / 'class_names.txt').read_text().splitlines()
-  return Stored(workdir, config, process, state.params, int(state.step), names)
+  # Which has a digest of every leaf and of the preprocessing.
+  text = json.dumps(extra, sort_keys=True)
+  return Stored(
+    workdir,
+    config,
+    process,
+    state.params,
+    int(state.step),
+    names,
+    hashlib.sha256(text.encode()).hexdigest(),
+  )
 
 
 def _put(stored: Stored) -> Trained:

@@ -6,10 +6,10 @@ Each run evaluates its newest checkpoint, or the one after the @. Where several
 are given, a last row averages their probabilities, as the paper's "5 CNNs" and
 "7 CNNs" did (section 6). Every example of the split counts once.
 
-Writes to --output: results.md, the table, with the classes that the last row
-errs most on; results.json, the same with every class's error; and
-confusion.npz, for each row an array [classes, classes] of how often a label
-(first axis) was taken for a class.
+Writes to the directory --output (errors/ by default): results.md, the table,
+with the classes that the last row errs most on; results.json, the same with
+every class's error; and confusion.npz, for each row an array [classes, classes]
+of how often a label (first axis) was taken for a class.
 """
 
 import json
@@ -42,12 +42,7 @@ _WORKDIRS = flags.DEFINE_list('workdirs', [], 'Runs, each DIR or DIR@STEP.')
 _SPLIT = flags.DEFINE_enum(
   'split', 'validation', ['train', 'validation'], 'What to evaluate on.'
 )
-_OUTPUT = flags.DEFINE_string('output', 'errors/', 'Directory to write to.')
-_DATA = {
-  'data.dir': flags.DEFINE_string('data_dir', None, 'Root of prepared sets.'),
-  'data.tfds_dir': flags.DEFINE_string('tfds_dir', None, 'TFDS data_dir.'),
-  'data.manual_dir': flags.DEFINE_string('manual_dir', None, 'ILSVRC tars.'),
-}
+_DEFAULT_OUTPUT = 'errors/'
 # How many of the worst classes the table names.
 _WORST = 10
 
@@ -213,8 +208,7 @@ def _write(
 
 
 def _overrides() -> dict[str, object]:
-  given = {name: flag.value for name, flag in _DATA.items() if flag.value}
-  return given | {
+  return network_flags.data_overrides() | {
     'eval.views': int(network_flags.VIEWS.value),
     'eval.split': _SPLIT.value,
   }
@@ -232,7 +226,8 @@ def main(argv: list[str]) -> None:
     compilation_cache.enable()
     runs = [load(workdir, _overrides()) for workdir in _WORKDIRS.value]
     tallies = measure(runs, network_flags.BATCH_SIZE.value)
-    print(_write(pathlib.Path(_OUTPUT.value), tallies, runs[0][1].class_names))
+    output = pathlib.Path(network_flags.OUTPUT.value or _DEFAULT_OUTPUT)
+    print(_write(output, tallies, runs[0][1].class_names))
 
 
 if __name__ == '__main__':

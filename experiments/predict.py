@@ -28,7 +28,6 @@ from alexnet_jax import (
 )
 from experiments import network_flags
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'A run: DIR or DIR@STEP.')
 _TOP = flags.DEFINE_integer('top', 5, 'How many classes.', lower_bound=1)
 _JSON = flags.DEFINE_bool('json', False, 'JSON lines instead of text.')
 
@@ -42,7 +41,7 @@ def _text(result: dict[str, object]) -> str:
 
 
 def _check_flags(arguments: list[str]) -> None:
-  if not _WORKDIR.value:
+  if not network_flags.WORKDIR.value:
     raise errors.UserError("--workdir is missing; give the run's directory.")
   if not arguments:
     raise errors.UserError('no pictures; give files, folders or -.')
@@ -57,7 +56,7 @@ def main(argv: list[str]) -> None:
     _check_flags(argv[1:])
     compilation_cache.enable()
     views = {'eval.views': int(network_flags.VIEWS.value)}
-    run = trained.load(_WORKDIR.value, views)
+    run = trained.load(network_flags.WORKDIR.value, views)
     paths, count = predict.find(argv[1:]), network_flags.BATCH_SIZE.value
     for result in predict.predict(run, paths, count, _TOP.value):
       if 'error' in result:

@@ -17,15 +17,15 @@ from absl import app, flags, logging
 from matplotlib import figure, patches
 from ml_collections import config_flags
 
-from alexnet_jax import command_line, errors, validate
+from alexnet_jax import command_line, validate
 from alexnet_jax.data import (
   augment,
-  images,
   pipeline,
   prepare,
   preprocessing,
   records,
 )
+from alexnet_jax.figures import picture
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -40,13 +40,6 @@ _COUNT = flags.DEFINE_integer(
 _GREY = 128
 
 
-def _stored(split, row: int) -> np.ndarray:
-  """Record number `row`, decoded: [S, S, 3]."""
-  if isinstance(split, records.RawSplit):
-    return split[row]
-  return images.decode(split.read(np.array([row]))[0]).numpy()
-
-
 def _stages(
   config: ml_collections.ConfigDict,
   prepared: records.PreparedSet,
@@ -54,8 +47,8 @@ def _stages(
   draws: augment.Draws,
 ) -> dict[str, list[np.ndarray]]:
   """Pictures of each stage, 0-255, by the stage's name."""
-  split, size = prepared.open_split('train'), config.data.crop_size
-  stored = [_stored(split, row) for row in draws.records]
+  size = config.data.crop_size
+  stored = pipeline.read_images(prepared, 'train', draws.records)
   process = preprocessing.from_statistics(prepared, config.data)
   kind = config.data.color_noise
   key = augment.random_key(config.seed, 'color_noise')
@@ -66,7 +59,7 @@ def _stages(
   centred = process(batch['image']) * process.scale
   mean = batch['image'] - centred
   stages = {
-    'stored': stored,
+    'stored': list(stored),
     'cropped': [
       image[top : top + size, left : left + size]
       for image, (top, left) in zip(stored, draws.corners, strict=True)
@@ -111,8 +104,8 @@ def _plot(
   chart = figure.Figure((1.6 * columns + 1, 1.7 * rows))
   axes = chart.subplots(rows, columns, squeeze=False)
   for row, (stage, pictures) in zip(axes, stages.items(), strict=True):
-    for axis, picture in zip(row, pictures, strict=True):
-      axis.imshow(np.clip(picture, 0, 255).astype(np.uint8))
+    for axis, pixels in zip(row, pictures, strict=True):
+      axis.imshow(np.clip(pixels, 0, 255).astype(np.uint8))
       axis.set(xticks=[], yticks=[])
     row[0].set_ylabel(stage, rotation=0, ha='right', va='center')
   for i, name in enumerate(names):
@@ -133,10 +126,7 @@ def main(_) -> None:
   logging.set_verbosity(logging.WARNING)
   with command_line.one_sentence():
     output = pathlib.Path(_OUTPUT.value)
-    if output.suffix not in ('.png', '.jpg', '.pdf', '.svg'):
-      raise errors.UserError(
-        f'--output={output} is no picture; end it in .png, .jpg, .pdf or .svg.'
-      )
+    picture.check_path(output)
     validate.check_config(_CONFIG.value)
     output.parent.mkdir(parents=True, exist_ok=True)
     draw(_CONFIG.value, _STEP.value, _COUNT.value).savefig(output, dpi=80)

@@ -129,7 +129,7 @@ def spatial_response_norm(
   return _response_norm(x, ((1, size), (2, size)), k, scale / size**2, beta)
 
 
-def _count_windows(length: int, size: int, stride: int, ceil: bool) -> int:
+def count_windows(length: int, size: int, stride: int, ceil: bool) -> int:
   """How many windows fit; with `ceil`, the last may hang over the edge."""
   if ceil:
     return -(-(length - size) // stride) + 1
@@ -277,7 +277,7 @@ def pool(
     [N, H', W', C].
   """
   cells = x.shape[1:3]
-  counts = tuple(_count_windows(n, size, stride, ceil) for n in cells)
+  counts = tuple(count_windows(n, size, stride, ceil) for n in cells)
   geometry = _PoolGeometry(size, stride, cells, counts)
   return {'max': _max_pool, 'avg': _avg_pool}[kind](x, geometry)
 

@@ -1,0 +1,1 @@
+"""The paper's figures, of any run: each module draws one and writes nothing."""

@@ -1,0 +1,122 @@
+"""Learning curves of one run, or of several (paper, Figure 1)."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+
+import matplotlib
+import ml_collections
+from matplotlib import axes, figure, ticker
+
+from alexnet_jax import errors
+from alexnet_jax.figures import picture
+
+_TRAIN, _VALIDATION = 'train', 'validation'
+_STYLES = {
+  _TRAIN: {'linestyle': (0, (4, 1.5)), 'linewidth': 1.0},
+  _VALIDATION: {'linestyle': '-', 'linewidth': 1.8},
+}
+_LABELS = {'top1_error': 'top-1 error', 'loss': 'loss'}
+_COLOURS = matplotlib.color_sequences['tab10']
+
+
+def read(workdir: pathlib.Path) -> list[dict[str, object]]:
+  """The rows of a run's metrics.jsonl.
+
+  Raises:
+    UserError: where there are none.
+  """
+  path = workdir / 'metrics.jsonl'
+  # A run that is training may leave a last line without its end.
+  lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+  rows = [json.loads(line) for line in lines if line.endswith('\n')]
+  if not rows:
+    raise errors.UserError(
+      f'workdir={workdir} has no metrics yet; give the workdir of a run that '
+      'has logged something.'
+    )
+  return rows
+
+
+def draw(
+  workdirs: Mapping[str, pathlib.Path], *, training_error_only: bool = False
+) -> figure.Figure:
+  """Error and loss by epoch, a colour a run.
+
+  Training is dashed (means over the images since the row before, as they were
+  trained on: augmented, with dropout), validation solid. Dotted lines are the
+  drops that a schedule of given epochs has.
+
+  Args:
+    workdirs: of runs, by the name that the legend gives.
+    training_error_only: as Figure 1.
+
+  Raises:
+    UserError: where a run has no metrics yet.
+  """
+  metrics = ('top1_error',) if training_error_only else tuple(_LABELS)
+  splits = (_TRAIN,) if training_error_only else (_TRAIN, _VALIDATION)
+  chart = figure.Figure((4.4 * len(metrics), 3.4), layout='constrained')
+  panels = chart.subplots(1, len(metrics), squeeze=False)[0]
+  for number, workdir in enumerate(workdirs.values()):
+    rows, colour = read(workdir), _COLOURS[number % len(_COLOURS)]
+    for panel, metric in zip(panels, metrics, strict=True):
+      for split in splits:
+        _plot(panel, rows, split, metric, colour)
+      if len(workdirs) == 1:
+        _mark_drops(panel, workdir)
+  for panel, metric in zip(panels, metrics, strict=True):
+    _finish(panel, metric)
+  _legend(panels[-1], list(workdirs), splits)
+  return chart
+
+
+def _plot(
+  panel: axes.Axes,
+  rows: list[dict[str, object]],
+  split: str,
+  metric: str,
+  colour: str,
+) -> None:
+  own = [row for row in rows if row['split'] == split]
+  style = dict(_STYLES[split])
+  if len(own) == 1:
+    style['marker'] = 'o'
+  epochs, values = [[row[key] for row in own] for key in ('epoch', metric)]
+  panel.plot(epochs, values, color=colour, **style)
+
+
+def _mark_drops(panel: axes.Axes, workdir: pathlib.Path) -> None:
+  path = workdir / 'config.json'
+  config = ml_collections.ConfigDict(json.loads(path.read_text()))
+  if config.schedule.name == 'epochs':
+    _, end = panel.get_xlim()
+    for epoch, _ in config.schedule.drops:
+      if epoch < end:
+        panel.axvline(epoch, color=picture.GREY, linestyle=':', linewidth=1)
+
+
+def _finish(panel: axes.Axes, metric: str) -> None:
+  panel.set(xlabel='epoch', ylabel=_LABELS[metric], ylim=(0, None))
+  panel.set_xlim(left=0)
+  if metric == 'top1_error':
+    panel.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=None))
+  panel.grid(color='0.92')
+  panel.spines[['top', 'right']].set_visible(False)
+
+
+def _legend(
+  panel: axes.Axes, names: list[str], splits: tuple[str, ...]
+) -> None:
+  lines, labels = [], []
+  if len(splits) > 1:
+    for split in splits:
+      lines += panel.plot([], [], color='0.3', **_STYLES[split])
+      labels.append({_TRAIN: 'training'}.get(split, split))
+  if len(names) > 1:
+    for number, name in enumerate(names):
+      colour = _COLOURS[number % len(_COLOURS)]
+      lines += panel.plot([], [], color=colour, linewidth=3)
+      labels.append(name)
+  if lines:
+    panel.legend(lines, labels, frameon=False)
