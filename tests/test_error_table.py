@@ -8,8 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from alexnet_jax import errors, train
-from experiments import error_table
+from alexnet_jax import error_table, errors, train
 from tests import tiny, views
 
 ROOT = pathlib.Path(__file__).parents[1]
