@@ -1,0 +1,1 @@
+"""A run on one page: `page` makes the file, `parts` what is on it."""

@@ -1,0 +1,52 @@
+r"""Puts a run on one page: a single HTML file that asks nothing of the network.
+
+    python -m experiments.report --workdir=runs/alexnet --output=report.html
+
+Errors, learning curves, confusion, kernels, predictions, nearest training
+images, what excites the last convolution, config and environment. The last two
+of the figures run the network on the whole training set: on a CPU, ImageNet's
+takes hours, and --parts leaves parts out.
+"""
+
+import os
+import pathlib
+
+# Before TensorFlow starts: it only reads images here, and need not say so.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+import tensorflow as tf
+from absl import app, flags, logging
+
+from alexnet_jax import command_line, compilation_cache, errors
+from alexnet_jax.report import page, parts
+from experiments import network_flags
+
+_PARTS = flags.DEFINE_multi_enum(
+  'parts', list(parts.PARTS), list(parts.PARTS), 'What to show; all by default.'
+)
+_DEFAULT_OUTPUT = 'report.html'
+
+
+def main(argv: list[str]) -> None:
+  """Does what the flags say."""
+  tf.config.set_visible_devices([], 'GPU')
+  logging.set_verbosity(logging.WARNING)
+  with command_line.one_sentence():
+    if len(argv) > 1 or not network_flags.WORKDIR.value:
+      raise errors.UserError('give --workdir=DIR, and flags only.')
+    compilation_cache.enable()
+    text = page.create(
+      network_flags.WORKDIR.value,
+      network_flags.data_overrides(),
+      views=int(network_flags.VIEWS.value),
+      batch_size=network_flags.BATCH_SIZE.value,
+      wanted=_PARTS.value,
+    )
+    output = pathlib.Path(network_flags.OUTPUT.value or _DEFAULT_OUTPUT)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(text)
+    print(output)
+
+
+if __name__ == '__main__':
+  app.run(main)
