@@ -83,7 +83,7 @@ class _Layer:
     kernel = weight.reshape(shape).transpose(0, 3, 4, 2, 1)
     kernel = np.ascontiguousarray(kernel).reshape(like['kernel'].shape)
     bias = arrays[f'{self.name}.bias'].reshape(like['bias'].shape)
-    return {'kernel': kernel, 'bias': np.array(bias)}
+    return {'kernel': kernel, 'bias': bias}
 
 
 def _layers(config: ml_collections.ConfigDict) -> Iterator[_Layer]:
@@ -97,11 +97,9 @@ def _layers(config: ml_collections.ConfigDict) -> Iterator[_Layer]:
     _check(name, row, towers)
     _check_dropout(name, after)
     keep = config.model.keep if 'dropout' in after else 1.0
-    reads_all = i > 0 and row.gather
     own = 1 if row.kind == 'head' else towers
-    yield _Layer(
-      name, row.kind, own, channels * (towers if reads_all else 1), keep
-    )
+    read = channels * (towers if i > 0 and row.gather else 1)
+    yield _Layer(name, row.kind, own, read, keep)
     channels, after = row.get('features'), row.after
 
 
@@ -131,12 +129,15 @@ def _check_dropout(name: str, after: tuple[str, ...]) -> None:
       )
 
 
-def to_torch(config: ml_collections.ConfigDict, params: Tree) -> Arrays:
-  """The state_dict of the network in PyTorch, colours in the order of ours.
+def to_torch(
+  config: ml_collections.ConfigDict, params: Tree, channel_order: str = 'RGB'
+) -> Arrays:
+  """The state_dict of the network in PyTorch.
 
   Args:
     config: of the run.
     params: canonical, all towers.
+    channel_order: 'RGB' or 'BGR', what its first layer is to read.
 
   Returns:
     'conv1.weight', 'conv1.bias', ... by the names of `model.layers`.
@@ -147,15 +148,26 @@ def to_torch(config: ml_collections.ConfigDict, params: Tree) -> Arrays:
   arrays = {}
   for layer in _layers(config):
     arrays |= layer.to_torch(params[layer.name])
-  return arrays
+  return arrays if channel_order == 'RGB' else _flip_colours(config, arrays)
 
 
-def from_torch(config: ml_collections.ConfigDict, arrays: Arrays) -> Tree:
+def _flip_colours(config: ml_collections.ConfigDict, arrays: Arrays) -> Arrays:
+  """Turns what the first layer reads from RGB to BGR, or back."""
+  name = f'{next(iter(alexnet.layer_table(config.model)))}.weight'
+  weight = arrays[name]
+  colours = weight.reshape(weight.shape[0], 3, -1)
+  return arrays | {name: colours[:, ::-1].reshape(weight.shape)}
+
+
+def from_torch(
+  config: ml_collections.ConfigDict, arrays: Arrays, channel_order: str = 'RGB'
+) -> Tree:
   """The inverse of `to_torch`.
 
   Args:
     config: the network; `num_classes` as in the arrays.
     arrays: by the names of `model.layers`.
+    channel_order: 'RGB' or 'BGR', what their first layer reads.
 
   Raises:
     UserError: naming arrays that are missing, extra or of another shape, or a
@@ -164,7 +176,9 @@ def from_torch(config: ml_collections.ConfigDict, arrays: Arrays) -> Tree:
   like = abstract_train_state(config).params
   expected = jax.eval_shape(functools.partial(to_torch, config), like)
   _compare(arrays, expected)
-  arrays = {name: x.astype(np.float32) for name, x in arrays.items()}
+  arrays = {name: arrays[name].astype(np.float32) for name in expected}
+  if channel_order == 'BGR':
+    arrays = _flip_colours(config, arrays)
   return {
     layer.name: layer.from_torch(arrays, like[layer.name])
     for layer in _layers(config)
@@ -194,17 +208,6 @@ def count_classes(
   """Outputs of the head in the arrays; None where they have no such head."""
   head = arrays.get(f'{config.model.layers[-1]}.bias')
   return None if head is None else head.size
-
-
-def flip_channels(config: ml_collections.ConfigDict, arrays: Arrays) -> Arrays:
-  """The first layer for blue, green, red in place of red, green, blue."""
-  name = f'{next(iter(alexnet.layer_table(config.model)))}.weight'
-  if name not in arrays:
-    return arrays
-  weight = arrays[name]
-  colours = weight.reshape(weight.shape[0], 3, -1)
-  flipped = np.ascontiguousarray(colours[:, ::-1]).reshape(weight.shape)
-  return arrays | {name: flipped}
 
 
 def to_torchvision_names(arrays: Arrays) -> Arrays:

@@ -29,7 +29,7 @@ def import_run(
   mean: np.ndarray,
   class_names: list[str] | None = None,
   channel_order: str = 'RGB',
-) -> ml_collections.ConfigDict:
+) -> None:
   """Writes a workdir that evaluates and predicts like any run, at step 0.
 
   Args:
@@ -43,23 +43,13 @@ def import_run(
     channel_order: 'RGB' or 'BGR', what the first layer reads; a file that says
       so itself is believed.
 
-  Returns:
-    The run's config.
-
   Raises:
     UserError: where weights, config, mean and names do not fit each other, or
       the workdir is in use.
   """
   _check_unused(workdir)
   config = ml_collections.ConfigDict(config)
-  arrays, metadata = weight_files.read(weights)
-  arrays = convert.from_torchvision_names(arrays)
-  if metadata.get('channel_order', channel_order) == 'BGR':
-    arrays = convert.flip_channels(config, arrays)
-  classes = convert.count_classes(config, arrays)
-  config.model.num_classes = classes or config.model.num_classes
-  validate.check_config(config)
-  params = convert.from_torch(config, arrays)
+  params = _read(config, weights, channel_order)
   names = class_names or _default_names(config.model.num_classes)
   _check_names(names, config.model.num_classes)
   process = _preprocessing(config.data, mean)
@@ -71,7 +61,6 @@ def import_run(
     checkpointer.save(0, state, {'preprocessing': process.digest()})
   origin = {'file': str(weights), 'sha256': records.sha256(weights)}
   workdir_lib.write_config(workdir, config, {'imported': origin})
-  return config
 
 
 def _check_unused(workdir: pathlib.Path) -> None:
@@ -79,6 +68,19 @@ def _check_unused(workdir: pathlib.Path) -> None:
     raise errors.UserError(
       f'workdir={workdir} is in use; give a new directory.'
     )
+
+
+def _read(
+  config: ml_collections.ConfigDict, path: pathlib.Path, channel_order: str
+) -> convert.Tree:
+  """The parameters; `config` gets the number of classes."""
+  arrays, metadata = weight_files.read(path)
+  arrays = convert.from_torchvision_names(arrays)
+  classes = convert.count_classes(config, arrays)
+  config.model.num_classes = classes or config.model.num_classes
+  validate.check_config(config)
+  order = metadata.get('channel_order', channel_order)
+  return convert.from_torch(config, arrays, order)
 
 
 def _default_names(count: int) -> list[str]:

@@ -36,10 +36,8 @@ def export_weights(
     UserError: where a layer has no counterpart, or no such name, or the format
       is unknown.
   """
-  arrays = convert.to_torch(run.config, jax.device_get(run.params))
   order = 'BGR' if names == 'caffe' else 'RGB'
-  if names == 'caffe':
-    arrays = convert.flip_channels(run.config, arrays)
+  arrays = convert.to_torch(run.config, jax.device_get(run.params), order)
   if names == 'torchvision':
     arrays = convert.to_torchvision_names(arrays)
   weight_files.write(path, arrays, _metadata(run, order))

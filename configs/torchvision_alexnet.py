@@ -1,4 +1,4 @@
-"""AlexNet as torchvision has it: one column, no LRN, 61,100,840 parameters.
+r"""AlexNet as torchvision has it: one column, no LRN, 61,100,840 parameters.
 
     python main.py --config=configs/torchvision_alexnet.py \
         --workdir=runs/torchvision_alexnet

@@ -20,7 +20,7 @@ from alexnet_jax import (
   weight_files,
 )
 from configs import alexnet, alexnet_2012, cifar10_lrn
-from tests import tiny
+from tests import tiny, views
 
 ROOT = pathlib.Path(__file__).parents[1]
 MEAN = np.array([120.0, 110.0, 100.0])
@@ -37,18 +37,27 @@ assert not {'flax', 'alexnet_jax', 'tensorflow'} & set(sys.modules)
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   """The tiny network's initial weights, that came as a file."""
-  directory, config = tmp_path_factory.mktemp('run'), tiny.get_config('')
+  directory = tmp_path_factory.mktemp('run')
+  tiny.prepare_tiny(directory)
+  config = tiny.get_config(str(directory))
   params = train_state.create_train_state(config).params
-  weights = directory / 'a.safetensors'
+  weights, workdir = directory / 'a.safetensors', directory / 'run'
   weight_files.write(weights, convert.to_torch(config, params), {})
-  workdir = directory / 'run'
-  pretrained.import_run(config, weights, workdir, mean=MEAN)
+  names = list(tiny.CLASSES)
+  pretrained.import_run(config, weights, workdir, mean=MEAN, class_names=names)
   return trained.load(str(workdir), {'num_devices': 1, 'eval.views': 1})
 
 
 def test_weights_come_back_as_they_were(run):
   start = train_state.create_train_state(run.config)
   jax.tree.map(np.testing.assert_array_equal, run.params, start.params)
+
+
+def test_an_imported_run_is_evaluated_like_any(run):
+  result = evaluate.evaluate_run(run.config, run.workdir)
+  labels, probs = views.probabilities(run.config, run.params, run.workdir, 1)
+  assert (result['step'], result['examples']) == (0, len(labels))
+  assert result['top1_error'] == np.mean(probs.argmax(axis=1) != labels)
 
 
 def test_the_program_needs_nothing_but_jax(run, tmp_path):
@@ -75,7 +84,7 @@ def test_metadata_turn_pixels_into_inputs(run, tmp_path):
   assert values['mean'] == MEAN[::-1].tolist()
   assert values['scale'] == [64.0] * 3
   assert values['crop_size'] == 28
-  assert values['class_names'] == ['class 0', 'class 1', 'class 2']
+  assert values['class_names'] == list(tiny.CLASSES)
 
 
 def _apart(config):
