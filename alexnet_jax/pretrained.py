@@ -48,7 +48,7 @@ def import_run(
       the workdir is in use.
   """
   _check_unused(workdir)
-  config = ml_collections.ConfigDict(config)
+  config = config.copy_and_resolve_references()
   params = _read(config, weights, channel_order)
   names = class_names or _default_names(config.model.num_classes)
   _check_names(names, config.model.num_classes)

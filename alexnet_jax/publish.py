@@ -22,9 +22,10 @@ def export_weights(
 ) -> None:
   """Writes the state_dict of the same network in PyTorch.
 
-  Convolutions that read only their own tower are one of that many groups.
-  Metadata of .safetensors say what turns pixels (0-255) into inputs:
-  (pixels - mean) / scale of a crop, in their channel order.
+  Convolutions that read only their own tower are one of that many groups; norms
+  and pools are those of the run's config. Metadata of .safetensors say what
+  turns pixels (0-255) into inputs: (pixels - mean) / scale of a crop, in their
+  channel order.
 
   Args:
     run: on one device.

@@ -27,8 +27,8 @@ class Preprocessing:
     eigenvalues: [3] of float32, of the RGB covariance on the 0-255 scale,
       largest first.
     eigenvectors: [3, 3] of float32, one a column, in the same order.
-    scale: what inputs are divided by after the mean is subtracted: [] or, a
-      number for each of red, green and blue, [3].
+    scale: what inputs are divided by after the mean is subtracted: [], or [3]
+      for red, green and blue.
     crop_size: side of the network's input, in pixels.
   """
 
