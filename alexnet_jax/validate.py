@@ -1,6 +1,7 @@
 """Refuses a config that cannot work, before anything is written."""
 
 import math
+from collections.abc import Sequence
 
 import ml_collections
 
@@ -27,7 +28,6 @@ _RANGES = {
   'profile_steps': (0, 10**6),
   'data.image_size': (1, 4096),
   'data.crop_size': (1, 4096),
-  'data.scale': (1e-6, 1e6),
   'data.color_noise_epochs': (0, 1e6),
   'data.workers': (0, 1024),
   'model.towers': (1, 64),
@@ -49,6 +49,7 @@ _RANGES = {
   for what in ('log', 'eval', 'checkpoint')
   for unit in ('steps', 'epochs')
 }
+_SCALES = (1e-6, 1e6)
 _ROW_RANGES = {
   'features': (1, 10**6),
   'kernel': (1, 4096),
@@ -66,6 +67,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     _check_choice(name, _get(config, name), choices)
   for name, limits in _RANGES.items():
     _check_range(name, _get(config, name), limits)
+  _check_scale(config.data.scale)
   if config.data.crop_size > config.data.image_size:
     raise errors.UserError(
       f'data.crop_size={config.data.crop_size} is larger than '
@@ -98,6 +100,17 @@ def _check_range(name: str, value: float, limits: tuple[float, float]) -> None:
     raise errors.UserError(
       f'{name}={value} is out of range: give a number from {low} to {high}.'
     )
+
+
+def _check_scale(scale: float | Sequence[float]) -> None:
+  scales = scale if isinstance(scale, Sequence) else (scale,)
+  if len(scales) not in (1, 3):
+    raise errors.UserError(
+      f'data.scale={scale} has {len(scales)} numbers: give one, or one for '
+      'each of red, green and blue.'
+    )
+  for value in scales:
+    _check_range('data.scale', value, _SCALES)
 
 
 def _check_layers(config: ml_collections.ConfigDict) -> None:

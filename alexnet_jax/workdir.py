@@ -110,16 +110,34 @@ def start(
     prepare.check_origin(prepared, config.data.manual_dir)
     process = create_preprocessing()
     workdir.mkdir(parents=True, exist_ok=True)
-    process.save(workdir / 'preprocessing.npz')
-    names = '\n'.join(prepared.class_names) + '\n'
-    (workdir / 'class_names.txt').write_text(names)
+    write_inputs(workdir, process, prepared.class_names)
     _write_json(workdir / 'data.json', prepared.info)
   else:
     _check_same(stored, config)
     _check_data(workdir, prepared)
-  _write_json(workdir / 'environment.json', _environment(prepared))
-  _write_json(workdir / 'config.json', json.loads(config.to_json()))
+  write_config(workdir, config, {'warnings': prepared.warnings()})
   return preprocessing.load(workdir / 'preprocessing.npz')
+
+
+def write_inputs(
+  workdir: pathlib.Path,
+  process: preprocessing.Preprocessing,
+  class_names: list[str],
+) -> None:
+  """Writes what the network reads, and what its outputs are called."""
+  process.save(workdir / 'preprocessing.npz')
+  names = '\n'.join(class_names) + '\n'
+  (workdir / 'class_names.txt').write_text(names)
+
+
+def write_config(
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  about: dict[str, object],
+) -> None:
+  """Writes environment.json, with `about`, and last the config."""
+  _write_json(workdir / 'environment.json', _environment() | about)
+  _write_json(workdir / 'config.json', json.loads(config.to_json()))
 
 
 def _write_json(path: pathlib.Path, value: dict) -> None:
@@ -129,6 +147,11 @@ def _write_json(path: pathlib.Path, value: dict) -> None:
 
 
 def _check_data(workdir: pathlib.Path, prepared: records.PreparedSet) -> None:
+  if not (workdir / 'data.json').exists():
+    raise errors.UserError(
+      f'{workdir} holds imported weights; give a new workdir and train from '
+      f'them with --config.init_from={workdir}.'
+    )
   if json.loads((workdir / 'data.json').read_text()) != prepared.info:
     raise errors.UserError(
       f'{prepared.directory} is not the data that {workdir} was trained on so '
@@ -183,7 +206,7 @@ def evaluation_config(
   return config
 
 
-def _environment(prepared: records.PreparedSet) -> dict[str, object]:
+def _environment() -> dict[str, object]:
   return {
     'python': platform.python_version(),
     'platform': platform.platform(),
@@ -193,5 +216,4 @@ def _environment(prepared: records.PreparedSet) -> dict[str, object]:
     },
     'devices': [f'{d.platform} {d.device_kind}' for d in jax.devices()],
     'git_commit': git.commit(),
-    'warnings': prepared.warnings(),
   }

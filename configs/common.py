@@ -58,7 +58,8 @@ def base() -> ml_collections.ConfigDict:
   config.data.crop_size = 224
   # Whether half of the training images are mirrored.
   config.data.flip = True
-  # What inputs (0-255, less the mean image) are divided by.
+  # What inputs (0-255, less the mean image) are divided by: a number, or three
+  # (red, green, blue).
   config.data.scale = 1.0
   # 'paper', 'source' or 'none', see alexnet_jax/data/augment.py.
   config.data.color_noise = 'none'
@@ -90,6 +91,8 @@ def base() -> ml_collections.ConfigDict:
     'alpha': 1e-4,
     'beta': 0.75,
     'alpha_over_n': False,
+    # Whether windows reach into the next tower, as in Caffe.
+    'across_towers': False,
   }
   # Within a map (cuda-convnet's rnorm).
   config.model.spatial_norm = {'size': 5, 'k': 1.0, 'scale': 1e-3, 'beta': 0.75}

@@ -139,21 +139,26 @@ def test_grey_pictures_have_one_component_and_finite_noise(tmp_path):
 
 
 # An image of 8 has its centre at 1 for crops of 6 and 5, like the centre view.
-@pytest.mark.parametrize('crop_size', [6, 5, 8])
-def test_the_centre_of_the_mean_image_is_subtracted(tmp_path, crop_size):
+@pytest.mark.parametrize(
+  'crop_size, scale', [(6, 64.0), (5, 64.0), (8, (58.0, 57.0, 32.0))]
+)
+def test_the_centre_of_the_mean_image_is_subtracted(tmp_path, crop_size, scale):
   rng = np.random.default_rng(0)
   pixels = rng.integers(0, 256, (10, 8, 8, 3)).astype(np.float64)
-  process = _from_pixels(tmp_path, pixels, scale=64.0, crop_size=crop_size)
+  process = _from_pixels(tmp_path, pixels, scale=scale, crop_size=crop_size)
   start = {6: 1, 5: 1, 8: 0}[crop_size]
   end = start + crop_size
   images = rng.integers(0, 256, (4, crop_size, crop_size, 3), np.uint8)
-  expected = (images - pixels.mean(axis=0)[start:end, start:end]) / 64
+  scale = np.array(scale)
+  expected = (images - pixels.mean(axis=0)[start:end, start:end]) / scale
   inputs = process(images)
   assert inputs.dtype == np.float32
   np.testing.assert_allclose(inputs, expected, rtol=1e-5, atol=1e-5)
   # Noise comes between the two: on the 0-255 scale, after the mean.
   noisy = process(images, noise=lambda x: 3 * x + 1)
-  np.testing.assert_allclose(noisy, 3 * expected + 1 / 64, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(
+    noisy, 3 * expected + 1 / scale, rtol=1e-5, atol=1e-5
+  )
 
 
 def test_preprocessing_survives_its_file(tmp_path):

@@ -13,10 +13,14 @@ from configs import (
   alexnet,
   alexnet_2012,
   alexnet_one_gpu,
+  bvlc_alexnet,
+  caffenet,
   cifar10,
   cifar10_lrn,
   cnn_star,
+  torchvision_alexnet,
 )
+from tests import in_memory, tiny
 
 # A start's many samplers take ten times as long to compile as this.
 quick_jit = functools.partial(
@@ -73,6 +77,9 @@ def narrow(config):
     (alexnet_one_gpu, 59798312),
     (cifar10, 89578),
     (cifar10_lrn, 1116490),
+    (torchvision_alexnet, 61100840),  # its documentation
+    (bvlc_alexnet, 60965224),
+    (caffenet, 60965224),
   ],
 )
 def test_number_of_parameters(config, expected):
@@ -120,17 +127,57 @@ def test_the_pretrained_net_has_a_sixth_convolution():
   assert num_parameters(config) == 60965224 + 2 * 128 * (3 * 3 * 256 + 1)
 
 
-def test_torchvision_s_network_is_a_config():
-  config = alexnet.get_config()
-  widths = {'conv1': 64, 'conv2': 192, 'conv3': 384, 'conv4': 256, 'conv5': 256}
-  for layer, features in (widths | {'fc6': 4096, 'fc7': 4096}).items():
-    config.model[layer].features = features
-  config.model.towers, config.model.omit = 1, 'lrn'
-  config.model.conv1.padding = (2, 2)
-  config.model.conv5.after = ('act', 'max_pool', 'dropout')
-  config.model.fc7.after = ('act',)
-  assert num_parameters(config) == 61100840  # its documentation
-  assert output_sides(config) == [55, 27, 27, 13, 13, 13, 13, 13, 13, 6]
+@pytest.mark.parametrize('config', [torchvision_alexnet, bvlc_alexnet])
+def test_other_people_s_networks_have_the_papers_maps(config):
+  sides = output_sides(config.get_config())
+  assert sides == [55, 27, 27, 13, 13, 13, 13, 13, 13, 6]
+
+
+def response_norm(x, lrn):
+  """Over all channels of [N, H, W, C], in float64."""
+  sums = np.zeros(x.shape)
+  for i in range(x.shape[-1]):
+    window = x[..., max(i - lrn.n // 2, 0) : i + lrn.n // 2 + 1]
+    sums[..., i] = (np.asarray(window, np.float64) ** 2).sum(axis=-1)
+  return x / (lrn.k + lrn.alpha / lrn.n * sums) ** lrn.beta
+
+
+@pytest.fixture(scope='module')
+def crossing():
+  """Two towers whose first response norm crosses them."""
+  config = tiny.get_config('')
+  config.model.conv1.after = ('act', 'lrn')
+  config.model.omit = 'conv3,conv4,conv5,fc7'
+  config.model.lrn.update({'alpha': 5.0, 'alpha_over_n': True})
+  config.model.lrn.across_towers = True
+  return config
+
+
+def test_response_norms_can_cross_towers(crossing):
+  apply = functools.partial(
+    train_state.create_model(crossing).apply,
+    capture_intermediates=True,
+    mutable='intermediates',
+  )
+  images = np.random.default_rng(0).standard_normal((2, 28, 28, 3))
+  params = {'params': initial_params(crossing)}
+  outputs = jax.jit(apply)(params, images)[1]['intermediates']
+  maps, normed = outputs['conv1']['__call__'][0], outputs['conv1_output'][0]
+  whole = np.maximum(np.concatenate(maps, axis=-1), 0)
+  expected = response_norm(whole, crossing.model.lrn)
+  actual = np.concatenate(normed, axis=-1)
+  np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_norms_that_cross_towers_train_the_same_on_devices(crossing):
+  runs = []
+  for crossing.num_devices in (1, 4):
+    runs.append(in_memory.Run(crossing))
+    losses = runs[-1].losses(3)
+    assert np.isfinite(losses).all()
+  one, four = (jax.tree.leaves(run.canonical().params) for run in runs)
+  for a, b in zip(one, four, strict=True):
+    assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max()
 
 
 def test_an_omitted_layer_hands_its_gather_on():

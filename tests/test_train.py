@@ -187,6 +187,7 @@ def test_numbers_that_explode_stop_the_run(data_dir, tmp_path):
     ('data.image_size', 64, 'data.image_size=64'),
     ('eval.views', 3, 'eval.views=3'),
     ('batch_size', 0, 'batch_size=0'),
+    ('data.scale', 0.0, 'data.scale=0.0'),
     ('profile_steps', -1, 'profile_steps=-1'),
     ('schedule.name', 'cosine', "schedule.name='cosine'"),
   ],

@@ -27,7 +27,8 @@ class Preprocessing:
     eigenvalues: [3] of float32, of the RGB covariance on the 0-255 scale,
       largest first.
     eigenvectors: [3, 3] of float32, one a column, in the same order.
-    scale: what inputs are divided by after the mean is subtracted.
+    scale: what inputs are divided by after the mean is subtracted: [], or [3]
+      for red, green and blue.
     crop_size: side of the network's input, in pixels.
   """
 
@@ -95,6 +96,6 @@ def from_statistics(
     # Grey pictures have one component; rounding can push others below zero.
     eigenvalues=np.maximum(eigenvalues[::-1], 0).astype(np.float32),
     eigenvectors=eigenvectors[:, ::-1].astype(np.float32),
-    scale=np.float32(data.scale),
+    scale=np.asarray(data.scale, np.float32),
     crop_size=np.int32(data.crop_size),
   )

@@ -19,6 +19,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import ml_collections
+from jax import lax
 
 from alexnet_jax import errors, parallel
 from alexnet_jax.models import layers
@@ -182,7 +183,21 @@ class AlexNet(nn.Module):
     if operation == 'dropout':
       dropout = layers.TowerDropout(self.config.keep, name=f'{name}_dropout')
       return dropout(x, self.towers.ids(), index, train)
+    # Older runs' configs have no such field.
+    if operation == 'lrn' and self.config.lrn.get('across_towers', False):
+      return self._across_towers(self._per_tower('lrn'), x)
     return [self._per_tower(operation)(tower) for tower in x]
+
+  def _across_towers(
+    self, function: Callable[[jax.Array], jax.Array], x: layers.Towers
+  ) -> layers.Towers:
+    """Applies it to the channels of all towers; each keeps its own."""
+    whole = function(self.towers.gather(x))  # [N, H, W, T * C]
+    size = x[0].shape[-1]
+    return [
+      lax.dynamic_slice_in_dim(whole, tower * size, size, axis=-1)
+      for tower in self.towers.ids()
+    ]
 
   def _per_tower(self, operation: str) -> Callable[[jax.Array], jax.Array]:
     model = self.config

@@ -1,0 +1,136 @@
+"""Reads Caffe's files: weights (.caffemodel) and mean images (.binaryproto).
+
+Their messages (CAFFE src/caffe/proto/caffe.proto) are declared here at run
+time, with the few fields that hold weights. Numbers in them are packed, which
+on the wire is the same as bytes: read as such, NumPy takes them in one go.
+"""
+
+import pathlib
+
+import numpy as np
+from google.protobuf import (
+  descriptor_pb2,
+  descriptor_pool,
+  message,
+  message_factory,
+)
+
+from alexnet_jax import errors
+
+_FIELD = descriptor_pb2.FieldDescriptorProto
+# Message -> (field, number, type), type a scalar or another message, repeated
+# where it starts with *.
+_MESSAGES = {
+  'BlobShape': (('*dim', 1, 'int64'),),
+  'BlobProto': (
+    ('num', 1, 'int64'),
+    ('channels', 2, 'int64'),
+    ('height', 3, 'int64'),
+    ('width', 4, 'int64'),
+    ('*data', 5, 'bytes'),
+    ('shape', 7, 'BlobShape'),
+    ('*double_data', 8, 'bytes'),
+  ),
+  'V1LayerParameter': (('name', 4, 'string'), ('*blobs', 6, 'BlobProto')),
+  'LayerParameter': (('name', 1, 'string'), ('*blobs', 7, 'BlobProto')),
+  'NetParameter': (
+    ('*layers', 2, 'V1LayerParameter'),
+    ('*layer', 100, 'LayerParameter'),
+  ),
+}
+
+
+def _declare() -> dict[str, type[message.Message]]:
+  file = descriptor_pb2.FileDescriptorProto(
+    name='alexnet_jax/caffe.proto', package='alexnet_jax.caffe'
+  )
+  for name, fields in _MESSAGES.items():
+    declared = file.message_type.add(name=name)
+    for field, number, kind in fields:
+      entry = declared.field.add(name=field.lstrip('*'), number=number)
+      repeated = field.startswith('*')
+      entry.label = _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
+      if kind in _MESSAGES:
+        entry.type = _FIELD.TYPE_MESSAGE
+        entry.type_name = f'.alexnet_jax.caffe.{kind}'
+      else:
+        entry.type = getattr(_FIELD, f'TYPE_{kind.upper()}')
+  pool = descriptor_pool.DescriptorPool()
+  pool.Add(file)
+  return message_factory.GetMessageClassesForFiles([file.name], pool)
+
+
+_CLASSES = {name.rpartition('.')[2]: made for name, made in _declare().items()}
+
+
+def _parse(name: str, path: pathlib.Path) -> message.Message:
+  try:
+    return _CLASSES[name].FromString(path.read_bytes())
+  except message.DecodeError as error:
+    raise _unreadable(path) from error
+
+
+def _unreadable(path: pathlib.Path) -> errors.UserError:
+  return errors.UserError(
+    f'{path} is damaged or no file of Caffe; give another file.'
+  )
+
+
+def _array(blob: message.Message) -> np.ndarray:
+  """A blob's numbers in its shape; ValueError where they do not fit it.
+
+  Old blobs have four dimensions, with leading ones for matrices and vectors.
+  """
+  shape = list(blob.shape.dim)
+  if not shape:
+    shape = [blob.num, blob.channels, blob.height, blob.width]
+    while len(shape) > 1 and shape[0] == 1:
+      shape.pop(0)
+  if blob.double_data:
+    values = np.frombuffer(b''.join(blob.double_data), '<f8')
+  else:
+    values = np.frombuffer(b''.join(blob.data), '<f4')
+  return values.reshape(shape).astype(np.float32)
+
+
+def read_weights(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """The weights of a .caffemodel, of the old layer format or the new.
+
+  Returns:
+    'conv1.weight' [out, in / groups, k, k], 'fc6.weight' [out, C * H * W],
+    'conv1.bias' [out], ..., of float32. A layer's third array and later ones
+    are named by their numbers, as in 'bn1.2'.
+
+  Raises:
+    UserError: where the file is damaged or holds no weights.
+  """
+  net = _parse('NetParameter', path)
+  arrays = {}
+  try:
+    for layer in (*net.layer, *net.layers):
+      for i, blob in enumerate(layer.blobs):
+        leaf = ('weight', 'bias')[i] if i < 2 else str(i)
+        arrays[f'{layer.name}.{leaf}'] = _array(blob)
+  except ValueError as error:
+    raise _unreadable(path) from error
+  if not arrays:
+    raise _unreadable(path)
+  return arrays
+
+
+def read_mean(path: pathlib.Path) -> np.ndarray:
+  """The mean image of a .binaryproto: [H, W, 3] of float32, RGB, 0-255.
+
+  Raises:
+    UserError: where the file is damaged or holds no image of three colours.
+  """
+  try:
+    mean = _array(_parse('BlobProto', path))  # [3, H, W], BGR
+  except ValueError as error:
+    raise _unreadable(path) from error
+  if mean.ndim != 3 or len(mean) != 3:
+    raise errors.UserError(
+      f'{path} holds an array {list(mean.shape)}, no mean image [3, H, W]; '
+      'give another file.'
+    )
+  return np.ascontiguousarray(mean[::-1].transpose(1, 2, 0))

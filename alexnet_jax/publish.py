@@ -1,0 +1,99 @@
+"""Hands a run's network to other programs: as weights, or as one function."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from alexnet_jax import convert, evaluate, trained, weight_files
+from alexnet_jax.train_state import create_model
+
+PROGRAM = '.stablehlo'
+_PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
+
+
+def export_weights(
+  run: trained.Trained, path: pathlib.Path, names: str
+) -> None:
+  """Writes the state_dict of the same network in PyTorch.
+
+  Convolutions that read only their own tower are one of that many groups; norms
+  and pools are those of the run's config. Metadata of .safetensors say what
+  turns pixels (0-255) into inputs: (pixels - mean) / scale of a crop, in their
+  channel order.
+
+  Args:
+    run: on one device.
+    path: a file of a format that `weight_files` writes.
+    names: 'plain' (conv1.weight), 'torchvision' (features.0.weight), or
+      'caffe', which is plain with inputs of blue, green, red.
+
+  Raises:
+    UserError: where a layer has no counterpart, or no such name, or the format
+      is unknown.
+  """
+  order = 'BGR' if names == 'caffe' else 'RGB'
+  arrays = convert.to_torch(run.config, jax.device_get(run.params), order)
+  if names == 'torchvision':
+    arrays = convert.to_torchvision_names(arrays)
+  weight_files.write(path, arrays, _metadata(run, order))
+
+
+def _metadata(run: trained.Trained, order: str) -> dict[str, str]:
+  """Of a mean image, the means of its channels."""
+  step = -1 if order == 'BGR' else 1
+  means = run.process.mean_image.mean((0, 1), np.float64)[::step]
+  scales = np.broadcast_to(run.process.scale, 3)[::step]
+  values = {
+    'mean': means.tolist(),
+    'scale': scales.tolist(),
+    'crop_size': int(run.process.crop_size),
+    'class_names': run.class_names,
+  }
+  texts = {name: json.dumps(value) for name, value in values.items()}
+  return texts | {'channel_order': order}
+
+
+def export_program(run: trained.Trained, path: pathlib.Path) -> None:
+  """Writes a function of pictures, weights and preprocessing included.
+
+  It maps whole images [b, S, S, 3] of uint8 to probabilities [b, classes],
+  averaged over the run's `eval.views`, and needs nothing but JAX:
+
+      jax.export.deserialize(open(path, 'rb').read()).call(images)
+
+  Beside it, PATH.json has class names, image size, step and views.
+
+  Args:
+    run: on one device.
+    path: where to.
+  """
+  size = run.config.data.image_size
+  (count,) = export.symbolic_shape('b')
+  images = jax.ShapeDtypeStruct((count, size, size, 3), np.uint8)
+  program = jax.jit(_probabilities(run))
+  exported = export.export(program, platforms=_PLATFORMS)(images)
+  path.write_bytes(exported.serialize())
+  about = {
+    'class_names': run.class_names,
+    'image_size': size,
+    'step': run.step,
+    'views': run.config.eval.views,
+  }
+  path.with_name(path.name + '.json').write_text(json.dumps(about) + '\n')
+
+
+def _probabilities(run: trained.Trained) -> Callable[[jax.Array], jax.Array]:
+  log_probabilities = functools.partial(
+    evaluate.predict,
+    create_model(run.config),
+    run.process,
+    run.config.eval.views,
+    jax.device_get(run.params),
+  )
+  return lambda images: jnp.exp(log_probabilities(images))

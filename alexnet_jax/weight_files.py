@@ -1,0 +1,112 @@
+"""Files of weights by name, told apart by their suffixes.
+
+.safetensors   read and written, with metadata
+.pth, .pt      a PyTorch state_dict, read and written; needs PyTorch
+.caffemodel    read
+"""
+
+import pathlib
+import pickle
+from types import ModuleType
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from alexnet_jax import caffe, errors
+
+Arrays = dict[str, np.ndarray]
+Metadata = dict[str, str]
+
+PYTORCH = ('.pth', '.pt')
+READABLE = ('.safetensors', *PYTORCH, '.caffemodel')
+WRITABLE = ('.safetensors', *PYTORCH)
+
+
+def read(path: pathlib.Path) -> tuple[Arrays, Metadata]:
+  """The arrays of a file, in PyTorch's layout, and what it says of them.
+
+  Metadata has 'channel_order', RGB or BGR, where it is known.
+
+  Raises:
+    UserError: where the file cannot be read, or not without PyTorch.
+    OSError: where there is no such file.
+  """
+  check_suffix('weights', path, READABLE)
+  with open(path, 'rb'):  # which names it where it is missing
+    pass
+  if path.suffix == '.caffemodel':
+    return caffe.read_weights(path), {'channel_order': 'BGR'}
+  if path.suffix == '.safetensors':
+    return _read_safetensors(path)
+  return _read_pytorch(path), {}
+
+
+def write(path: pathlib.Path, arrays: Arrays, metadata: Metadata) -> None:
+  """Writes arrays; metadata go into .safetensors only.
+
+  Raises:
+    UserError: where the suffix is no format, or PyTorch is missing.
+  """
+  check_suffix('output', path, WRITABLE)
+  arrays = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
+  if path.suffix == '.safetensors':
+    safetensors.numpy.save_file(arrays, path, metadata)
+    return
+  torch = _torch(path)
+  tensors = {name: torch.tensor(x) for name, x in arrays.items()}
+  torch.save(tensors, path)
+
+
+def check_suffix(
+  argument: str, path: pathlib.Path, suffixes: tuple[str, ...]
+) -> None:
+  if path.suffix not in suffixes:
+    raise errors.UserError(
+      f'{argument}={path} has none of the suffixes {", ".join(suffixes)}; give '
+      'a file of such a format.'
+    )
+
+
+def _read_safetensors(path: pathlib.Path) -> tuple[Arrays, Metadata]:
+  try:
+    with safetensors.safe_open(path, 'numpy') as file:
+      arrays = {name: file.get_tensor(name) for name in file.offset_keys()}
+      return arrays, file.metadata() or {}
+  except (safetensors.SafetensorError, TypeError) as error:
+    raise _unreadable(path, error) from error
+
+
+def _read_pytorch(path: pathlib.Path) -> Arrays:
+  torch = _torch(path)
+  try:
+    loaded = torch.load(path, map_location='cpu', weights_only=True)
+  except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    raise _unreadable(path, error) from error
+  if isinstance(loaded, dict):
+    loaded = loaded.get('state_dict', loaded)  # of a whole training state
+  if not isinstance(loaded, dict) or not all(
+    isinstance(x, torch.Tensor) for x in loaded.values()
+  ):
+    raise errors.UserError(
+      f'{path} holds no state_dict; save model.state_dict() and give that.'
+    )
+  return {name: x.float().numpy() for name, x in loaded.items()}
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> errors.UserError:
+  return errors.UserError(
+    f'{path} cannot be read as {path.suffix} ({errors.first_line(error)}); '
+    'give another file.'
+  )
+
+
+def _torch(path: pathlib.Path) -> ModuleType:
+  try:
+    import torch
+  except ImportError as error:
+    raise errors.UserError(
+      f'{path} needs PyTorch, which is not installed; run `pip install torch`, '
+      'or give a .safetensors file.'
+    ) from error
+  return torch
