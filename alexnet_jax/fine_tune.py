@@ -53,6 +53,11 @@ def first_params(
   """
   origin = trained.read(config.init_from, {})
   taken = _choose_layers(config, drawn, origin, class_names)
+  fresh = ', '.join(name for name in drawn if name not in taken)
+  print(
+    f'Starts from {origin.workdir}, step {origin.step:,}; drawn anew: '
+    f'{fresh or "nothing"}.'
+  )
   return drawn | {name: origin.params[name] for name in taken}
 
 

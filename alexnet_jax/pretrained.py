@@ -16,6 +16,17 @@ from alexnet_jax import (
 from alexnet_jax import workdir as workdir_lib
 from alexnet_jax.data import class_names, preprocessing, records
 
+# Principal components of ImageNet's colours, largest first: standard deviations
+# (0-255) and vectors, one a column (CC2 make-data/input_meta).
+_COLOR_STDS = np.array([121.7801, 37.0939, 19.7208], np.float32)
+_COLOR_VECTORS = np.array(
+  [
+    [-0.56351, -0.71258, 0.41796],
+    [-0.57618, -0.02354, -0.81698],
+    [-0.59200, 0.70120, 0.39731],
+  ],
+  np.float32,
+)
 # Caffe's means of ImageNet's channels, RGB, 0-255 (CAFFE, pycaffe's examples).
 CAFFE_MEAN = (122.67891434, 116.66876762, 104.00698793)
 
@@ -101,7 +112,7 @@ def _check_names(names: list[str], count: int) -> None:
 def _preprocessing(
   data: ml_collections.ConfigDict, mean: np.ndarray
 ) -> preprocessing.Preprocessing:
-  """Components of colour are not known: noise of them is none."""
+  """As the weights were trained with; components of colour are ImageNet's."""
   size = data.image_size
   if mean.shape not in ((3,), (size, size, 3)):
     raise errors.UserError(
@@ -110,8 +121,8 @@ def _preprocessing(
     )
   return preprocessing.Preprocessing(
     mean_image=np.broadcast_to(mean, (size, size, 3)).astype(np.float32),
-    eigenvalues=np.zeros(3, np.float32),
-    eigenvectors=np.eye(3, dtype=np.float32),
+    eigenvalues=_COLOR_STDS**2,
+    eigenvectors=_COLOR_VECTORS,
     scale=np.asarray(data.scale, np.float32),
     crop_size=np.int32(data.crop_size),
   )
