@@ -127,9 +127,8 @@ def _rank(
   plan: parallel.Plan, wanted: np.ndarray, batches: Iterator[_Batch], count: int
 ) -> Neighbours:
   step = plan.compile(_rank_batch, deterministic=False, donate=False)
+  best = ranking.start(plan, len(wanted), count, ('record',))
   wanted = plan.put_state(wanted, False)
-  rows = len(jax.tree.leaves(wanted)[0])
-  best = ranking.start(plan, rows, count, ('record',))
   for made, places in batches:
     before = best
     best = step(best, wanted, made, plan.put_batch(places))
