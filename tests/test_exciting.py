@@ -1,6 +1,7 @@
 """Receptive fields against gradients, exciting places against numpy."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -37,8 +38,10 @@ def test_fields_are_where_gradients_are(ceil):
   params = train_state.create_train_state(config).params
   model, size = train_state.create_model(config), config.data.crop_size
   image = np.random.default_rng(0).normal(size=(1, size, size, 3))
+  image = image.astype(np.float32)
 
-  def maps(image, layer):
+  def diagonal(image, layer):
+    """Sums over channels at (row i, last column - i): [side]."""
     _, kept = model.apply(
       {'params': params},
       image,
@@ -46,22 +49,19 @@ def test_fields_are_where_gradients_are(ceil):
       mutable=['intermediates'],
     )
     towers = kept['intermediates'][layer]['__call__'][0]
-    # [rows, columns], or one place of dense layers
-    return sum(x[0] for x in towers).sum(axis=-1)
+    maps = sum(towers)[0].sum(axis=-1)
+    return jnp.fliplr(maps).diagonal() if maps.ndim else maps[None]
 
+  gradient = jax.jit(jax.jacrev(diagonal), static_argnums=1)
   for layer in ('conv1', 'conv2', 'conv3', 'fc'):
-    # [rows, columns, 1, size, size, 3]: few places, so all at once
-    jacobian = np.asarray(jax.jacrev(maps)(image.astype(np.float32), layer))
-    places = jacobian.reshape(*jacobian.shape[:-4], size, size, 3)
-    places = places if places.ndim == 5 else places[None, None]
-    last = len(places) - 1
-    for place in range(len(places)):
-      seen = places[place, last - place].any(axis=-1)
-      for axis, number in ((1, place), (0, last - place)):
-        pixels = np.flatnonzero(seen.any(axis=axis))
-        expected = pixels[0], pixels[-1] + 1
-        actual = receptive_field.interval(config.model, size, layer, number)
-        assert actual == expected, (layer, number)
+    seen = np.asarray(gradient(image, layer)).any(axis=(1, 4))  # [side, S, S]
+    last = len(seen) - 1
+    for i, pixels in enumerate(seen):
+      for place, others in ((i, 1), (last - i, 0)):
+        inside = np.flatnonzero(pixels.any(axis=others))
+        expected = inside[0], inside[-1] + 1
+        actual = receptive_field.interval(config.model, size, layer, place)
+        assert actual == expected, (layer, place)
 
 
 @pytest.fixture(scope='module')
