@@ -30,6 +30,8 @@ def draw(
 ) -> figure.Figure:
   """A row for each channel: its crops, the most exciting first, to one scale.
 
+  Pale grey is beyond the image.
+
   Args:
     run: the network.
     layer: which layer's channels.
