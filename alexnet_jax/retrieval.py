@@ -18,6 +18,9 @@ from jax import lax
 from alexnet_jax import feature_file, features, parallel, ranking, trained
 from alexnet_jax.data import records
 
+# Features [b, ...] on the devices, and numpy {'record': [b], 'mask': [b]}.
+_Batch = tuple[jax.Array, dict[str, np.ndarray]]
+
 
 class Neighbours(NamedTuple):
   """Nearest first; a record -1 at infinity where the set is too small.
@@ -45,7 +48,8 @@ def nearest(
   """Finds the images of a split that are nearest to each query.
 
   Distances are sums of squared differences in float32 (the expansion with
-  products would cancel). Ties go to the lower record.
+  products would cancel). Ties go to the lower record; but what a network makes
+  of one image can differ in the last bit with its place in a batch.
 
   Args:
     run: the network.
@@ -78,20 +82,16 @@ def _batches(
   split: str,
   batch_size: int,
   path: pathlib.Path | None,
-) -> Iterator['_Batch']:
+) -> Iterator[_Batch]:
   """From the file where it exists, else from the network."""
+  file = None
+  if path is not None:
+    wanted = feature_file.identity(run, prepared, layer, split)
+    file = feature_file.FeatureFile(path, wanted)
+    if file.exists:
+      return _stored_batches(run.plan, file, batch_size)
   computed = features.batches(run, prepared, layer, split, batch_size)
-  if path is None:
-    return computed
-  wanted = feature_file.identity(run, prepared, layer, split)
-  file = feature_file.FeatureFile(path, wanted)
-  if file.exists:
-    return _stored_batches(run.plan, file, batch_size)
-  return _kept_batches(run.plan, file, computed)
-
-
-# Features [b, ...] on the devices, and numpy {'record': [b], 'mask': [b]}.
-_Batch = tuple[jax.Array, dict[str, np.ndarray]]
+  return computed if file is None else _kept_batches(run.plan, file, computed)
 
 
 def _stored_batches(
@@ -127,9 +127,8 @@ def _rank(
   plan: parallel.Plan, wanted: np.ndarray, batches: Iterator[_Batch], count: int
 ) -> Neighbours:
   step = plan.compile(_rank_batch, deterministic=False, donate=False)
+  best = ranking.start(plan, len(wanted), count, ('record',))
   wanted = plan.put_state(wanted, False)
-  rows = len(jax.tree.leaves(wanted)[0])
-  best = ranking.start(plan, rows, count, ('record',))
   for made, places in batches:
     before = best
     best = step(best, wanted, made, plan.put_batch(places))

@@ -1,11 +1,11 @@
 """Learning curves of one run, or of several (paper, Figure 1)."""
 
+import itertools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import matplotlib
-import ml_collections
 from matplotlib import axes, figure, ticker
 
 from alexnet_jax import errors
@@ -17,7 +17,6 @@ _STYLES = {
   _VALIDATION: {'linestyle': '-', 'linewidth': 1.8},
 }
 _LABELS = {'top1_error': 'top-1 error', 'loss': 'loss'}
-_COLOURS = matplotlib.color_sequences['tab10']
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, object]]:
@@ -44,8 +43,8 @@ def draw(
   """Error and loss by epoch, a colour a run.
 
   Training is dashed (means over the images since the row before, as they were
-  trained on: augmented, with dropout), validation solid. Dotted lines are the
-  drops that a schedule of given epochs has.
+  trained on: augmented, with dropout), validation solid. Where one run has a
+  schedule of given epochs, dotted lines say when its rates change.
 
   Args:
     workdirs: of runs, by the name that the legend gives.
@@ -58,17 +57,21 @@ def draw(
   splits = (_TRAIN,) if training_error_only else (_TRAIN, _VALIDATION)
   chart = figure.Figure((4.4 * len(metrics), 3.4), layout='constrained')
   panels = chart.subplots(1, len(metrics), squeeze=False)[0]
-  for number, workdir in enumerate(workdirs.values()):
-    rows, colour = read(workdir), _COLOURS[number % len(_COLOURS)]
+  for workdir, colour in zip(workdirs.values(), _colours(), strict=False):
+    rows = read(workdir)
     for panel, metric in zip(panels, metrics, strict=True):
       for split in splits:
         _plot(panel, rows, split, metric, colour)
       if len(workdirs) == 1:
-        _mark_drops(panel, workdir)
+        _mark_rates(panel, workdir)
   for panel, metric in zip(panels, metrics, strict=True):
     _finish(panel, metric)
   _legend(panels[-1], list(workdirs), splits)
   return chart
+
+
+def _colours() -> Iterator[str]:
+  return itertools.cycle(matplotlib.color_sequences['tab10'])
 
 
 def _plot(
@@ -86,14 +89,15 @@ def _plot(
   panel.plot(epochs, values, color=colour, **style)
 
 
-def _mark_drops(panel: axes.Axes, workdir: pathlib.Path) -> None:
-  path = workdir / 'config.json'
-  config = ml_collections.ConfigDict(json.loads(path.read_text()))
-  if config.schedule.name == 'epochs':
-    _, end = panel.get_xlim()
-    for epoch, _ in config.schedule.drops:
-      if epoch < end:
-        panel.axvline(epoch, color=picture.GREY, linestyle=':', linewidth=1)
+def _mark_rates(panel: axes.Axes, workdir: pathlib.Path) -> None:
+  schedule = json.loads((workdir / 'config.json').read_text())['schedule']
+  if schedule['name'] != 'epochs':
+    return
+  _, end = panel.get_xlim()
+  epochs = [epoch for epoch, _ in schedule['drops'] if epoch < end]
+  for epoch in epochs:
+    line = panel.axvline(epoch, color=picture.GREY, linestyle=':', linewidth=1)
+    line.set_label('rate changes')
 
 
 def _finish(panel: axes.Axes, metric: str) -> None:
@@ -114,9 +118,10 @@ def _legend(
       lines += panel.plot([], [], color='0.3', **_STYLES[split])
       labels.append({_TRAIN: 'training'}.get(split, split))
   if len(names) > 1:
-    for number, name in enumerate(names):
-      colour = _COLOURS[number % len(_COLOURS)]
+    for name, colour in zip(names, _colours(), strict=False):
       lines += panel.plot([], [], color=colour, linewidth=3)
       labels.append(name)
+  marks, texts = panel.get_legend_handles_labels()
+  lines, labels = lines + marks[:1], labels + texts[:1]
   if lines:
     panel.legend(lines, labels, frameon=False)

@@ -30,6 +30,8 @@ def draw(
 ) -> figure.Figure:
   """A row for each channel: its crops, the most exciting first, to one scale.
 
+  Pale grey is beyond the image.
+
   Args:
     run: the network.
     layer: which layer's channels.
@@ -78,6 +80,9 @@ def _place(axis: axes.Axes, crop: np.ndarray, side: int) -> None:
   axis.imshow(crop, interpolation='nearest' if small else 'antialiased')
   centre = np.array([-side, side]) / 2
   axis.set(xlim=centre + (width - 1) / 2, ylim=centre[::-1] + (height - 1) / 2)
+  axis.set(xticks=[], yticks=[], facecolor='0.9')
+  axis.spines[:].set_visible(False)
+  axis.set_axis_on()
 
 
 def _label(run: trained.Trained, layer: str, channel: int) -> str:

@@ -90,7 +90,8 @@ def draw(run: trained.Trained, examples: list[Example]) -> figure.Figure:
   """Image, true class and five bars for each; the true class's is orange."""
   columns = min(_COLUMNS, len(examples))
   rows = math.ceil(len(examples) / columns)
-  chart = figure.Figure((2.1 * columns, 3.3 * rows), layout='constrained')
+  chart = figure.Figure((2.1 * columns, 3.5 * rows), layout='constrained')
+  chart.get_layout_engine().set(h_pad=0.06)
   cells = chart.subplots(
     2 * rows,
     columns,
