@@ -31,7 +31,9 @@ def test_round_trip_is_exact(tmp_path):
   state, extra = _restore(tmp_path, _state())
   jax.tree.map(np.testing.assert_array_equal, state, _state())
   assert state['step'].dtype == np.int32
+  digests = extra.pop('sha256')
   assert extra == {'plateau': {'best': 0.5}}
+  assert all(len(digest) == 64 for digest in digests.values())
 
 
 def test_keeps_the_newest(tmp_path):
