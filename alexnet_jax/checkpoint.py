@@ -153,6 +153,10 @@ class Checkpointer:
           'one.'
         )
 
+  def wait(self) -> None:
+    """Returns when what was saved is on disk."""
+    self._manager.wait_until_finished()
+
   def __enter__(self) -> 'Checkpointer':
     return self
 

@@ -62,7 +62,7 @@ def load(workdir: str, overrides: dict[str, object]) -> Run:
     UserError: where there is no such run, checkpoint or data.
   """
   run = trained.load(workdir, overrides)
-  directory, *_ = workdir.partition('@')
+  directory, _ = trained.split_name(workdir)
   return f'{directory}, step {run.step}', run, run.open_data()
 
 

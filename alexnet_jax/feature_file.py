@@ -1,6 +1,6 @@
-"""A split's features on disk: float32 [N, D] as .npy, and .json beside it.
+"""A split's features on disk: float32 [N, D] as .npy, with .npy.json beside it.
 
-The .json says which network, layer and data they belong to. The .npy appears
+That one says which network, layer and data they belong to. The .npy appears
 under its name when it is complete, and never before.
 """
 
@@ -25,7 +25,6 @@ def identity(
   """What must be the same for features to be the same."""
   info = json.dumps(prepared.info, sort_keys=True)
   return {
-    'run': str(run.workdir),
     'step': run.step,
     'network': run.digest,
     'layer': layer,
@@ -50,7 +49,7 @@ class FeatureFile:
   def __init__(self, path: pathlib.Path, expected: dict[str, object]):
     if path.suffix != '.npy':
       raise errors.UserError(f'--features={path} must end in .npy.')
-    self._path, self._about = path, path.with_suffix('.json')
+    self._path, self._about = path, path.with_suffix('.npy.json')
     self._expected = expected
     if self.exists:
       self._check()
@@ -61,23 +60,29 @@ class FeatureFile:
     return self._path.exists()
 
   def _check(self) -> None:
-    about = {}
-    if self._about.exists():
-      about = json.loads(self._about.read_text())
+    about = self._read_about()
     keys = [k for k, v in self._expected.items() if about.get(k) != v]
     if keys:
       raise errors.UserError(
         f'--features={self._path} belongs to something else (its '
         f'{", ".join(keys)} differ); give another name, or remove it.'
       )
-    count, shape = self._expected['count'], self._open().shape
-    if len(shape) != 2 or shape[0] != count:
+    stored = self._open()
+    if [list(stored.shape), stored.dtype.str] != about.get('array'):
       raise self._damaged()
+
+  def _read_about(self) -> dict[str, object]:
+    if not self._about.exists():
+      return {}
+    try:
+      return json.loads(self._about.read_text())
+    except ValueError as error:
+      raise self._damaged() from error
 
   def _open(self) -> np.ndarray:
     try:
       return np.load(self._path, mmap_mode='r')
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
       raise self._damaged() from error
 
   def _damaged(self) -> errors.UserError:
@@ -97,25 +102,32 @@ class FeatureFile:
     self._path.parent.mkdir(parents=True, exist_ok=True)
     new = self._path.with_suffix('.npy.new')
     with new.open('wb') as file:
-      yield _Writer(file, self._expected['count'])
+      writer = _Writer(file, self._expected['count'])
+      yield writer
+    about = self._expected | {'array': [writer.shape, _DTYPE.str]}
     # In this order, no .npy is ever without its own .json.
-    self._about.write_text(json.dumps(self._expected, indent=2) + '\n')
+    self._about.write_text(json.dumps(about, indent=2) + '\n')
     os.replace(new, self._path)
 
 
 class _Writer:
-  """Appends batches to a file, after numpy's header."""
+  """Appends batches to a file, after numpy's header.
+
+  Attributes:
+    shape: [N, D], once there is a batch.
+  """
 
   def __init__(self, file, count: int):
-    self._file, self._count = file, count
+    self._file, self.shape = file, [count, 0]
 
   def append(self, batch: np.ndarray) -> None:
     """Writes [b, D]."""
     if not self._file.tell():
+      self.shape[1] = batch.shape[1]
       header = {
         'descr': _DTYPE.str,
         'fortran_order': False,
-        'shape': (self._count, batch.shape[1]),
+        'shape': tuple(self.shape),
       }
       np.lib.format.write_array_header_1_0(self._file, header)
     batch.astype(_DTYPE).tofile(self._file)

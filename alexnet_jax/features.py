@@ -75,14 +75,23 @@ def create_extractor(
 
 
 def extract(
-  run: trained.Trained, images: np.ndarray, layer: str, part: str = OUTPUT
+  run: trained.Trained,
+  images: np.ndarray,
+  layer: str,
+  part: str = OUTPUT,
+  batch_size: int = 64,
 ) -> np.ndarray:
-  """The same of any number of images at once: numpy in, numpy out."""
-  slices = run.plan.num_slices
-  padding = [(0, -len(images) % slices), *[(0, 0)] * (images.ndim - 1)]
-  batch = run.plan.put_batch(np.pad(images, padding))
-  features = create_extractor(run, layer, part)(batch)
-  return run.plan.get_batch(features)[: len(images)]
+  """The same of any number of images: numpy in, numpy out."""
+  extractor, slices = create_extractor(run, layer, part), run.plan.num_slices
+  size = min(len(images), batch_size)
+  size = -(-size // slices) * slices
+  made = []
+  for start in range(0, len(images), size):
+    batch = images[start : start + size]
+    padding = [(0, size - len(batch)), *[(0, 0)] * (images.ndim - 1)]
+    features = extractor(run.plan.put_batch(np.pad(batch, padding)))
+    made.append(run.plan.get_batch(features)[: len(batch)])
+  return np.concatenate(made)
 
 
 def batches(

@@ -15,73 +15,91 @@ from alexnet_jax.data import preprocessing
 Tree = Any
 
 
-def first_preprocessing(
-  config: ml_collections.ConfigDict, like: Tree, class_names: list[str]
-) -> preprocessing.Preprocessing:
-  """That of the run which `config.init_from` names.
+def read_origin(
+  config: ml_collections.ConfigDict, like: Tree
+) -> trained.Stored:
+  """The run that `config.init_from` names.
 
   Args:
     config: of the new run.
     like: its parameters, arrays or shapes.
-    class_names: of its data.
 
   Raises:
-    UserError: where that run does not fit the config.
+    UserError: where there is no such run, or it does not fit the config,
+      whatever the new run's classes are.
   """
   origin = trained.read(config.init_from, {})
-  _choose_layers(config, like, origin, class_names)
+  fresh = _fresh_layers(config, like)
+  head = config.model.layers[-1]  # which may be drawn anew
+  taken = [name for name in like if name not in fresh | {head}]
+  _check_shapes(config, taken, like, origin.params)
   _check_inputs(config, origin.process)
-  return origin.process
+  return origin
 
 
 def first_params(
-  config: ml_collections.ConfigDict, drawn: Tree, class_names: list[str]
+  config: ml_collections.ConfigDict,
+  drawn: Tree,
+  origin: trained.Stored,
+  class_names: list[str],
 ) -> Tree:
   """A new run's canonical parameters.
 
   Args:
     config: of the new run.
     drawn: the parameters of the same tree that it would have started from.
-    class_names: of its data.
+    origin: of `read_origin`.
+    class_names: of the new run's data.
 
   Returns:
-    Those of the run that `config.init_from` names, but for the layers of
-    `config.init_fresh` and, where the two runs' classes differ, the head.
+    Those of the origin, but for the layers of `config.init_fresh` and, where
+    the two runs' classes differ, the head.
 
   Raises:
-    UserError: where that run does not fit the config.
+    UserError: where the origin does not fit the config.
   """
-  origin = trained.read(config.init_from, {})
-  taken = _choose_layers(config, drawn, origin, class_names)
-  fresh = ', '.join(name for name in drawn if name not in taken)
+  fresh = _fresh_layers(config, drawn)
+  if class_names != origin.class_names:
+    fresh.add(config.model.layers[-1])
+  taken = [name for name in drawn if name not in fresh]
+  _check_shapes(config, taken, drawn, origin.params)
   print(
     f'Starts from {origin.workdir}, step {origin.step:,}; drawn anew: '
-    f'{fresh or "nothing"}.'
+    f'{", ".join(name for name in drawn if name in fresh) or "nothing"}.'
   )
   return drawn | {name: origin.params[name] for name in taken}
 
 
-def _choose_layers(
+def check_preprocessing(
   config: ml_collections.ConfigDict,
-  like: Tree,
   origin: trained.Stored,
-  class_names: list[str],
-) -> list[str]:
-  """Which layers to take from the other run."""
+  process: preprocessing.Preprocessing,
+) -> None:
+  """Raises UserError where a run that was begun had another origin."""
+  if origin.process.digest() != process.digest():
+    raise errors.UserError(
+      f'init_from={config.init_from} is not the run any more that this one was '
+      'begun with; give a new workdir.'
+    )
+
+
+def _fresh_layers(config: ml_collections.ConfigDict, like: Tree) -> set[str]:
   fresh = [name for name in config.init_fresh.split(',') if name]
   if unknown := [name for name in fresh if name not in like]:
     raise errors.UserError(
       f'init_fresh names {unknown[0]!r}, which is no layer: choose from '
       f'{", ".join(like)}.'
     )
-  if class_names != origin.class_names:
-    fresh.append(config.model.layers[-1])
-  taken = [name for name in like if name not in fresh]
-  theirs = origin.params
+  return set(fresh)
+
+
+def _check_shapes(
+  config: ml_collections.ConfigDict, names: list[str], ours: Tree, theirs: Tree
+) -> None:
   differences = [
-    f'{name} is {_shape(theirs, name)}, not {_shape(like, name)}'
-    for name in taken
-    if _shape(theirs, name) != _shape(like, name)
+    f'{name} is {_shape(theirs, name)}, not {_shape(ours, name)}'
+    for name in names
+    if _shape(theirs, name) != _shape(ours, name)
   ]
   if differences:
     raise errors.UserError(
@@ -89,7 +107,6 @@ def _choose_layers(
       f'({"; ".join(differences)}); give a run of this one, or name the layers '
       'to draw anew in init_fresh.'
     )
-  return taken
 
 
 def _shape(params: Tree, name: str) -> str:
@@ -101,14 +118,15 @@ def _check_inputs(
 ) -> None:
   """The new run's config must say what the other's preprocessing does."""
   actual = {
-    'data.image_size': process.mean_image.shape[0],
-    'data.crop_size': int(process.crop_size),
-    'data.scale': process.scale.tolist(),
+    'image_size': process.mean_image.shape[0],
+    'crop_size': int(process.crop_size),
+    'scale': process.scale,
   }
   for name, value in actual.items():
-    given = config.data[name.removeprefix('data.')]
-    if np.asarray(given, np.float32).tolist() != value:
+    given = np.asarray(config.data[name], np.float32)
+    if not np.array_equal(np.broadcast_to(given, 3), np.broadcast_to(value, 3)):
       raise errors.UserError(
-        f'{name}={given} but init_from={config.init_from} was trained with '
-        f'{value}; give --config.{name}={value}.'
+        f'data.{name}={config.data[name]} but init_from={config.init_from} was '
+        f'trained with {np.asarray(value).tolist()}; give --config='
+        f'configs/fine_tune.py:{config.init_from}:DATA, which takes that over.'
       )

@@ -1,6 +1,13 @@
-"""Makes a run of weights that were trained elsewhere."""
+"""Makes a run of weights that were trained elsewhere.
 
+Crops, means and scales are those that the weights were trained with. Pictures
+are scaled and cut as for every run here (`data.images.resize_and_crop`):
+torchvision interpolates linearly, Caffe's scripts squeeze them into a square.
+"""
+
+import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
@@ -9,6 +16,7 @@ from alexnet_jax import (
   checkpoint,
   convert,
   errors,
+  publish,
   train_state,
   validate,
   weight_files,
@@ -31,38 +39,64 @@ _COLOR_VECTORS = np.array(
 CAFFE_MEAN = (122.67891434, 116.66876762, 104.00698793)
 
 
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """Somebody's network, as they feed it.
+
+  Attributes:
+    config: of the network; its `num_classes` follows from the weights.
+    mean: [3], or an image [S, S, 3]; RGB, 0-255.
+    channel_order: 'RGB' or 'BGR', what the first layer reads.
+  """
+
+  config: ml_collections.ConfigDict
+  mean: Sequence[float] | np.ndarray
+  channel_order: str = 'RGB'
+
+
 def import_run(
-  config: ml_collections.ConfigDict,
+  architecture: Architecture,
   weights: pathlib.Path,
   workdir: pathlib.Path,
   *,
-  mean: np.ndarray,
+  mean: np.ndarray | None = None,
   names: list[str] | None = None,
-  channel_order: str = 'RGB',
+  channel_order: str | None = None,
 ) -> None:
   """Writes a workdir that evaluates and predicts like any run, at step 0.
 
+  What is not given is taken from the file's metadata, where it is one that
+  `publish` has written, and else from the architecture.
+
   Args:
-    config: of the network; its `num_classes` follows from the file.
+    architecture: what the weights belong to.
     weights: a file, see `weight_files`; layers have the names of the config or
       torchvision's.
     workdir: absolute path, of nothing or an empty directory.
     mean: [3], or an image [S, S, 3]; RGB, 0-255.
-    names: of classes, by label; None for ImageNet's wnids, or with other than
-      1000 classes for 'class 0', 'class 1', ...
-    channel_order: 'RGB' or 'BGR', what the first layer reads; a file that says
-      so itself is believed.
+    names: of classes, by label; without any, ImageNet's wnids, or with other
+      than 1000 classes 'class 0', 'class 1', ...
+    channel_order: 'RGB' or 'BGR', what the first layer reads.
 
   Raises:
     UserError: where weights, config, mean and names do not fit each other, or
       the workdir is in use.
   """
   _check_unused(workdir)
-  config = config.copy_and_resolve_references()
-  params = _read(config, weights, channel_order)
+  arrays, metadata = weight_files.read(weights)
+  told = publish.read_metadata(metadata)
+  config = architecture.config.copy_and_resolve_references()
+  if 'scale' in told:
+    with config.data.ignore_type():
+      config.data.scale = told['scale']
+  order = channel_order or told.get('channel_order')
+  params = _convert(config, arrays, order or architecture.channel_order)
+  names = names or told.get('class_names')
   names = names or _default_names(config.model.num_classes)
   _check_names(names, config.model.num_classes)
-  process = _preprocessing(config.data, mean)
+  if mean is None:
+    mean = told.get('mean', architecture.mean)
+  process = _preprocessing(config.data, np.asarray(mean))
 
   workdir.mkdir(parents=True, exist_ok=True)
   workdir_lib.write_inputs(workdir, process, names)
@@ -80,17 +114,17 @@ def _check_unused(workdir: pathlib.Path) -> None:
     )
 
 
-def _read(
-  config: ml_collections.ConfigDict, path: pathlib.Path, channel_order: str
+def _convert(
+  config: ml_collections.ConfigDict,
+  arrays: weight_files.Arrays,
+  channel_order: str,
 ) -> convert.Tree:
   """The parameters; `config` gets the number of classes."""
-  arrays, metadata = weight_files.read(path)
   arrays = convert.from_torchvision_names(arrays)
   classes = convert.count_classes(config, arrays)
   config.model.num_classes = classes or config.model.num_classes
   validate.check_config(config)
-  order = metadata.get('channel_order', channel_order)
-  return convert.from_torch(config, arrays, order)
+  return convert.from_torch(config, arrays, channel_order)
 
 
 def _default_names(count: int) -> list[str]:
@@ -107,6 +141,14 @@ def _check_names(names: list[str], count: int) -> None:
       f'class_names has {len(names)} lines for {count} classes; give one a '
       'class.'
     )
+  seen = set()
+  for name in names:
+    if not name or name in seen:
+      raise errors.UserError(
+        f'class_names has {name!r} twice, or an empty line; give each class a '
+        'name of its own.'
+      )
+    seen.add(name)
 
 
 def _preprocessing(

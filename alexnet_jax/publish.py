@@ -4,6 +4,7 @@ import functools
 import json
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,9 @@ from alexnet_jax import convert, evaluate, trained, weight_files
 from alexnet_jax.train_state import create_model
 
 PROGRAM = '.stablehlo'
+_METADATA = ('channel_order', 'mean', 'scale', 'crop_size', 'class_names')
+# Through red, green and blue.
+_STEPS = {'RGB': 1, 'BGR': -1}
 _PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
 
@@ -46,17 +50,34 @@ def export_weights(
 
 def _metadata(run: trained.Trained, order: str) -> dict[str, str]:
   """Of a mean image, the means of its channels."""
-  step = -1 if order == 'BGR' else 1
+  step = _STEPS[order]
   means = run.process.mean_image.mean((0, 1), np.float64)[::step]
   scales = np.broadcast_to(run.process.scale, 3)[::step]
   values = {
+    'channel_order': order,
     'mean': means.tolist(),
     'scale': scales.tolist(),
     'crop_size': int(run.process.crop_size),
     'class_names': run.class_names,
   }
-  texts = {name: json.dumps(value) for name, value in values.items()}
-  return texts | {'channel_order': order}
+  return {name: json.dumps(value) for name, value in values.items()}
+
+
+def read_metadata(metadata: dict[str, str]) -> dict[str, Any]:
+  """What `export_weights` wrote into a file; mean and scale in RGB.
+
+  Args:
+    metadata: of a file; empty where it has none, or others than ours.
+
+  Returns:
+    'channel_order', 'mean', 'scale', 'crop_size' and 'class_names', or nothing.
+  """
+  try:
+    told = {name: json.loads(metadata[name]) for name in _METADATA}
+    step = _STEPS[told['channel_order']]
+    return told | {name: told[name][::step] for name in ('mean', 'scale')}
+  except (KeyError, TypeError, ValueError):
+    return {}
 
 
 def export_program(run: trained.Trained, path: pathlib.Path) -> None:
@@ -78,6 +99,7 @@ def export_program(run: trained.Trained, path: pathlib.Path) -> None:
   images = jax.ShapeDtypeStruct((count, size, size, 3), np.uint8)
   program = jax.jit(_probabilities(run))
   exported = export.export(program, platforms=_PLATFORMS)(images)
+  path.parent.mkdir(parents=True, exist_ok=True)
   path.write_bytes(exported.serialize())
   about = {
     'class_names': run.class_names,

@@ -22,6 +22,7 @@ from alexnet_jax import (
   optim,
   parallel,
   profiler,
+  trained,
   validate,
 )
 from alexnet_jax import workdir as workdir_lib
@@ -235,6 +236,10 @@ def train_and_evaluate(
   workdir = pathlib.Path(workdir).expanduser().resolve()
   plan = parallel.make_plan(config.model.towers, config.num_devices)
   parallel.check_batch_size(plan, config.batch_size)
+  origin = None
+  if config.init_from and not workdir_lib.has_checkpoint(workdir):
+    like = abstract_train_state(config).params
+    origin = fine_tune.read_origin(config, like)
   prepared = prepare.open_or_prepare(config.data)
   _check_num_classes(config.model.num_classes, prepared)
   num_examples = prepared.num_examples('train')
@@ -243,7 +248,10 @@ def train_and_evaluate(
   optim.create_rates_fn(config, steps.of_epoch, steps.total)
   abstract_train_state(config)
   process = workdir_lib.start(
-    workdir, config, prepared, lambda: _first_preprocessing(config, prepared)
+    workdir,
+    config,
+    prepared,
+    origin.process if origin else None,
   )
   program = create_program(config, plan, process, steps)
   evaluator = create_evaluator(config, plan, process)
@@ -258,7 +266,7 @@ def train_and_evaluate(
       checkpoint.Checkpointer(workdir, config.keep_checkpoints)
     )
     state, plateau = _restore_or_create(
-      checkpointer, config, process, prepared.class_names
+      checkpointer, config, process, origin, prepared.class_names
     )
     first_step = int(state.step)
     if first_step >= steps.total or plateau.is_over:
@@ -359,29 +367,23 @@ def _introduction(
   )
 
 
-def _first_preprocessing(
-  config: ml_collections.ConfigDict, prepared: records.PreparedSet
-) -> preprocessing.Preprocessing:
-  if not config.init_from:
-    return preprocessing.from_statistics(prepared, config.data)
-  like = abstract_train_state(config).params
-  return fine_tune.first_preprocessing(config, like, prepared.class_names)
-
-
 def _restore_or_create(
   checkpointer: checkpoint.Checkpointer,
   config: ml_collections.ConfigDict,
   process: preprocessing.Preprocessing,
+  origin: trained.Stored | None,
   class_names: list[str],
 ) -> tuple[TrainState, optim.Plateau]:
   """The newest checkpoint's canonical state, or a new one."""
   if checkpointer.latest_step() is None:
     state, plateau = create_train_state(config), optim.Plateau()
-    if config.init_from:
-      params = fine_tune.first_params(config, state.params, class_names)
+    if origin:
+      fine_tune.check_preprocessing(config, origin, process)
+      params = fine_tune.first_params(config, state.params, origin, class_names)
       state = state.replace(params=params)
-      # The run that it comes from may train on: from here, this one is its own.
+      # The origin may train on: from here, this run is its own.
       checkpointer.save(0, state, _checkpoint_extra(process, plateau))
+      checkpointer.wait()
     return state, plateau
   state, extra = checkpointer.restore(0, abstract_train_state(config))
   process.check_digest(extra['preprocessing'])

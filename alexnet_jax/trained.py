@@ -100,6 +100,22 @@ def restore(
   return _put(_read(config, workdir))
 
 
+def split_name(name: str) -> tuple[str, int | None]:
+  """'WORKDIR@STEP' -> its two parts; 'WORKDIR' -> itself and None.
+
+  Raises:
+    UserError: where what comes after the @ is no step.
+  """
+  directory, at, step = name.rpartition('@')
+  if not at or '/' in step:
+    return name, None
+  if not step.isdecimal():
+    raise errors.UserError(
+      f'workdir={name}: {step!r} is no step; give WORKDIR or WORKDIR@STEP.'
+    )
+  return directory, int(step)
+
+
 def read(name: str, overrides: dict[str, object]) -> Stored:
   """Reads a run by name.
 
@@ -111,14 +127,10 @@ def read(name: str, overrides: dict[str, object]) -> Stored:
     UserError: where there is no such run, or checkpoint and preprocessing do
       not fit its config.
   """
-  directory, _, step = name.partition('@')
-  if step and not step.isdecimal():
-    raise errors.UserError(
-      f'workdir={name}: {step!r} is no step; give WORKDIR or WORKDIR@STEP.'
-    )
+  directory, step = split_name(name)
   workdir = pathlib.Path(directory).expanduser().resolve()
-  if step:
-    overrides = overrides | {'eval.step': int(step)}
+  if step is not None:
+    overrides = overrides | {'eval.step': step}
   return _read(workdir_lib.evaluation_config(workdir, overrides), workdir)
 
 

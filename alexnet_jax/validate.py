@@ -68,6 +68,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
   for name, limits in _RANGES.items():
     _check_range(name, _get(config, name), limits)
   _check_scale(config.data.scale)
+  if config.init_fresh and not config.init_from:
+    raise errors.UserError(
+      f'init_fresh={config.init_fresh} but init_from is empty, so that every '
+      'layer is drawn anyway; give init_from, or leave out init_fresh.'
+    )
   if config.data.crop_size > config.data.image_size:
     raise errors.UserError(
       f'data.crop_size={config.data.crop_size} is larger than '

@@ -26,7 +26,7 @@ WRITABLE = ('.safetensors', *PYTORCH)
 def read(path: pathlib.Path) -> tuple[Arrays, Metadata]:
   """The arrays of a file, in PyTorch's layout, and what it says of them.
 
-  Metadata has 'channel_order', RGB or BGR, where it is known.
+  Metadata are those of `publish.export_weights`, or none.
 
   Raises:
     UserError: where the file cannot be read, or not without PyTorch.
@@ -36,7 +36,7 @@ def read(path: pathlib.Path) -> tuple[Arrays, Metadata]:
   with open(path, 'rb'):  # which names it where it is missing
     pass
   if path.suffix == '.caffemodel':
-    return caffe.read_weights(path), {'channel_order': 'BGR'}
+    return caffe.read_weights(path), {}
   if path.suffix == '.safetensors':
     return _read_safetensors(path)
   return _read_pytorch(path), {}
@@ -49,6 +49,7 @@ def write(path: pathlib.Path, arrays: Arrays, metadata: Metadata) -> None:
     UserError: where the suffix is no format, or PyTorch is missing.
   """
   check_suffix('output', path, WRITABLE)
+  path.parent.mkdir(parents=True, exist_ok=True)
   arrays = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
   if path.suffix == '.safetensors':
     safetensors.numpy.save_file(arrays, path, metadata)
@@ -71,7 +72,7 @@ def check_suffix(
 def _read_safetensors(path: pathlib.Path) -> tuple[Arrays, Metadata]:
   try:
     with safetensors.safe_open(path, 'numpy') as file:
-      arrays = {name: file.get_tensor(name) for name in file.offset_keys()}
+      arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
       return arrays, file.metadata() or {}
   except (safetensors.SafetensorError, TypeError) as error:
     raise _unreadable(path, error) from error
@@ -81,17 +82,24 @@ def _read_pytorch(path: pathlib.Path) -> Arrays:
   torch = _torch(path)
   try:
     loaded = torch.load(path, map_location='cpu', weights_only=True)
-  except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+  except pickle.UnpicklingError as error:
+    raise _no_state_dict(path) from error
+  except (RuntimeError, EOFError, ValueError) as error:
     raise _unreadable(path, error) from error
   if isinstance(loaded, dict):
     loaded = loaded.get('state_dict', loaded)  # of a whole training state
   if not isinstance(loaded, dict) or not all(
     isinstance(x, torch.Tensor) for x in loaded.values()
   ):
-    raise errors.UserError(
-      f'{path} holds no state_dict; save model.state_dict() and give that.'
-    )
-  return {name: x.float().numpy() for name, x in loaded.items()}
+    raise _no_state_dict(path)
+  return {name: x.detach().float().numpy() for name, x in loaded.items()}
+
+
+def _no_state_dict(path: pathlib.Path) -> errors.UserError:
+  return errors.UserError(
+    f'{path} holds no state_dict (nothing else is loaded, for it could run '
+    'code); save model.state_dict(), or give another file.'
+  )
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> errors.UserError:

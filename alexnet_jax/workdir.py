@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import platform
-from collections.abc import Callable
 
 import jax
 import ml_collections
@@ -88,7 +87,7 @@ def start(
   workdir: pathlib.Path,
   config: ml_collections.ConfigDict,
   prepared: records.PreparedSet,
-  create_preprocessing: Callable[[], preprocessing.Preprocessing],
+  process: preprocessing.Preprocessing | None,
 ) -> preprocessing.Preprocessing:
   """Sets up a new run's directory, or checks that it may go on.
 
@@ -96,7 +95,7 @@ def start(
     workdir: absolute path of the run.
     config: of the run.
     prepared: its data.
-    create_preprocessing: makes a new run's; from then on it is the file's.
+    process: for a new run; None to derive it from the data.
 
   Returns:
     The run's preprocessing.
@@ -108,7 +107,7 @@ def start(
   stored = _read_config(workdir)
   if stored is None:
     prepare.check_origin(prepared, config.data.manual_dir)
-    process = create_preprocessing()
+    process = process or preprocessing.from_statistics(prepared, config.data)
     workdir.mkdir(parents=True, exist_ok=True)
     write_inputs(workdir, process, prepared.class_names)
     _write_json(workdir / 'data.json', prepared.info)
@@ -162,6 +161,11 @@ def _check_data(workdir: pathlib.Path, prepared: records.PreparedSet) -> None:
 def _read_config(workdir: pathlib.Path) -> dict | None:
   path = workdir / 'config.json'
   return json.loads(path.read_text()) if path.exists() else None
+
+
+def has_checkpoint(workdir: pathlib.Path) -> bool:
+  """Whether there is a complete one."""
+  return any(p.name.isdecimal() for p in workdir.glob('checkpoints/*'))
 
 
 def read_config(workdir: pathlib.Path | str) -> ml_collections.ConfigDict:

@@ -16,7 +16,7 @@ class. Twenty epochs, the last five at a tenth of the rates.
 
 import ml_collections
 
-from alexnet_jax import errors, workdir
+from alexnet_jax import errors, trained, workdir
 from configs import common
 
 
@@ -30,22 +30,24 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     UserError: where it is not of that form, or there is no such run or data.
   """
   run, _, data = argument.partition(':')
+  directory, _ = trained.split_name(run)
   if not data:
     raise errors.UserError(
       f'configs/fine_tune.py:{argument} names no run and data; write '
       'configs/fine_tune.py:WORKDIR:DATA.'
     )
-  stored = workdir.read_config(run.partition('@')[0])
+  stored = workdir.read_config(directory)
   config = common.base()
   for name in ('batch_size', 'model', 'optimizer'):
     config[name] = stored[name]
-  for name in ('image_size', 'crop_size', 'flip', 'scale', 'color_noise'):
-    config.data[name] = stored.data[name]
+  with config.data.ignore_type():  # a scale may be three numbers
+    for name in ('image_size', 'crop_size', 'flip', 'scale', 'color_noise'):
+      config.data[name] = stored.data[name]
   config.init_from = run
   config.data.name = data
   config.model.num_classes = common.num_classes(data)
   config.optimizer.learning_rate *= 0.1
-  config.optimizer.rate_multipliers[config.model.layers[-1]] *= 10.0
+  config.optimizer.rate_multipliers[config.model.layers[-1]] = 10.0
   config.num_epochs = 20.0
   config.schedule.drops = ((15, 0.1),)
   return config

@@ -11,7 +11,7 @@ import functools
 from absl import app, flags
 from matplotlib import figure
 
-from alexnet_jax import trained
+from alexnet_jax import errors, trained
 from alexnet_jax.figures import predictions
 from experiments import figure_program, network_flags
 
@@ -32,6 +32,11 @@ def _draw(run: trained.Trained, arguments: list[str]) -> figure.Figure:
     only_wrong=_ONLY_WRONG.value,
     batch_size=network_flags.BATCH_SIZE.value,
   )
+  if not examples:
+    raise errors.UserError(
+      '--only_wrong leaves no image: all are classified correctly; leave it '
+      'out.'
+    )
   return predictions.draw(run, examples)
 
 

@@ -1,7 +1,7 @@
-"""Draws a run's learning curves (paper, Figure 1).
+"""Draws learning curves of a run, or of several (paper, Figure 1).
 
 python -m experiments.curves --workdir=runs/alexnet --output=curves.png
-python -m experiments.curves --workdir=runs/alexnet --training_error_only
+python -m experiments.curves --training_error_only runs/relu runs/tanh
 """
 
 import pathlib
@@ -18,21 +18,22 @@ _TRAINING_ERROR_ONLY = flags.DEFINE_bool(
 )
 
 
-def _draw() -> figure.Figure:
-  if not network_flags.WORKDIR.value:
-    raise errors.UserError("--workdir is missing; give the run's directory.")
-  workdir = pathlib.Path(network_flags.WORKDIR.value).expanduser()
-  return curves.draw(
-    {workdir.name: workdir}, training_error_only=_TRAINING_ERROR_ONLY.value
-  )
+def _draw(workdirs: list[str]) -> figure.Figure:
+  if not workdirs:
+    raise errors.UserError(
+      'no runs; give --workdir=DIR, or several as DIR DIR.'
+    )
+  paths = {name: pathlib.Path(name).expanduser() for name in workdirs}
+  return curves.draw(paths, training_error_only=_TRAINING_ERROR_ONLY.value)
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
   """Writes the picture; no checkpoint is needed."""
   with command_line.one_sentence():
     output = pathlib.Path(network_flags.OUTPUT.value or 'curves.png')
     picture.check_path(output)
-    picture.write(_draw(), output)
+    given = [network_flags.WORKDIR.value] if network_flags.WORKDIR.value else []
+    picture.write(_draw(given + argv[1:]), output)
     print(output)
 
 

@@ -7,7 +7,9 @@ r"""Makes a run of published weights, to evaluate, predict or fine-tune.
         --workdir=runs/bvlc_alexnet
 
 Files are .safetensors, .pth (which needs PyTorch) or .caffemodel. The number of
-classes follows from the file; 1000 are ImageNet's. Then, for instance,
+classes follows from the file; 1000 are ImageNet's. Crops, means and scales are
+the architecture's own; how pictures are scaled before that is this project's.
+Then, for instance,
 
     python -m experiments.predict --workdir=runs/torchvision cat.jpg
     python main.py --mode=eval --workdir=runs/torchvision
@@ -15,7 +17,6 @@ classes follows from the file; 1000 are ImageNet's. Then, for instance,
 
 import pathlib
 
-import numpy as np
 from absl import app, flags, logging
 
 from alexnet_jax import caffe, command_line, errors, pretrained
@@ -44,7 +45,7 @@ _CHANNEL_ORDER = flags.DEFINE_enum(
   'channel_order',
   None,
   ['RGB', 'BGR'],
-  "What the first layer reads, if not the architecture's order.",
+  "What the first layer reads, if not the file's or architecture's order.",
 )
 _DATA = flags.DEFINE_string(
   'data', 'imagenet2012', 'What evaluation reads, see alexnet_jax/data.'
@@ -59,22 +60,30 @@ def _check_flags(argv: list[str]) -> None:
       raise errors.UserError(f'--{flag.name} is missing; give a path.')
 
 
+def _read_names() -> list[str] | None:
+  if not _CLASS_NAMES.value:
+    return None
+  try:
+    return pathlib.Path(_CLASS_NAMES.value).read_text('utf-8').splitlines()
+  except UnicodeDecodeError as error:
+    raise errors.UserError(
+      f'--class_names={_CLASS_NAMES.value} is no text in UTF-8; give another '
+      'file.'
+    ) from error
+
+
 def _import(workdir: pathlib.Path) -> None:
   module, mean, order = _ARCHITECTURES[_ARCHITECTURE.value]
   config = module.get_config()
   config.data.name = _DATA.value
-  names = None
-  if _CLASS_NAMES.value:
-    names = pathlib.Path(_CLASS_NAMES.value).read_text().splitlines()
-  if _MEAN.value:
-    mean = caffe.read_mean(pathlib.Path(_MEAN.value))
+  path = _MEAN.value
   pretrained.import_run(
-    config,
+    pretrained.Architecture(config, mean, order),
     pathlib.Path(_WEIGHTS.value).expanduser(),
     workdir,
-    mean=np.asarray(mean),
-    names=names,
-    channel_order=_CHANNEL_ORDER.value or order,
+    mean=caffe.read_mean(pathlib.Path(path)) if path else None,
+    names=_read_names(),
+    channel_order=_CHANNEL_ORDER.value,
   )
 
 

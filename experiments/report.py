@@ -21,8 +21,8 @@ from alexnet_jax import command_line, compilation_cache, errors
 from alexnet_jax.report import page, parts
 from experiments import network_flags
 
-_PARTS = flags.DEFINE_multi_enum(
-  'parts', list(parts.PARTS), list(parts.PARTS), 'What to show; all by default.'
+_PARTS = flags.DEFINE_list(
+  'parts', list(parts.PARTS), 'What to show, beside errors and config.'
 )
 _DEFAULT_OUTPUT = 'report.html'
 
@@ -34,11 +34,17 @@ def main(argv: list[str]) -> None:
   with command_line.one_sentence():
     if len(argv) > 1 or not network_flags.WORKDIR.value:
       raise errors.UserError('give --workdir=DIR, and flags only.')
+    for name in _PARTS.value:
+      if name not in parts.PARTS:
+        raise errors.UserError(
+          f'--parts={name} does not exist; choose from '
+          f'{", ".join(parts.PARTS)}.'
+        )
     compilation_cache.enable()
+    views = {'eval.views': int(network_flags.VIEWS.value)}
     text = page.create(
       network_flags.WORKDIR.value,
-      network_flags.data_overrides(),
-      views=int(network_flags.VIEWS.value),
+      network_flags.data_overrides() | views,
       batch_size=network_flags.BATCH_SIZE.value,
       wanted=_PARTS.value,
     )

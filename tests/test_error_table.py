@@ -64,6 +64,20 @@ def check(tally, labels, probs):
     assert summary['top1_error_by_class'][name] == pytest.approx(expected)
 
 
+def test_top_five_is_numpys():
+  rng = np.random.default_rng(0)
+  log_probs, labels = rng.normal(size=(40, 9)), rng.integers(0, 9, 40)
+  tally = error_table.Tally(9)
+  for start in (0, 25):  # two batches, the second shorter
+    end = start + 25
+    tally.add(labels[start:end], log_probs[start:end].astype(np.float32))
+  summary = tally.summary([str(i) for i in range(9)])
+  best = np.argsort(-log_probs, axis=1)[:, :5]
+  expected = 1 - np.mean((best == labels[:, None]).any(axis=1))
+  assert 0 < expected < 1
+  assert summary['top5_error'] == pytest.approx(expected)
+
+
 def test_command_writes_the_table(trained, tmp_path):
   first, second = trained
   command = [sys.executable, '-m', 'experiments.error_table', '--views=1']

@@ -44,8 +44,8 @@ def _arrays(net):
 def _import(architecture, path, workdir, **fields):
   module, mean, order = ARCHITECTURES[architecture]
   config = torch_nets.narrow(module.get_config())
-  arguments = {'mean': np.asarray(mean), 'channel_order': order} | fields
-  pretrained.import_run(config, path, workdir, **arguments)
+  network = pretrained.Architecture(config, mean, order)
+  pretrained.import_run(network, path, workdir, **fields)
   return trained.load(str(workdir), {'num_devices': 1})
 
 

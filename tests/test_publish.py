@@ -45,7 +45,8 @@ def run(tmp_path_factory):
   weights, workdir = directory / 'a.safetensors', directory / 'run'
   weight_files.write(weights, convert.to_torch(config, params), {})
   names = list(tiny.CLASSES)
-  pretrained.import_run(config, weights, workdir, mean=MEAN, names=names)
+  network = pretrained.Architecture(config, MEAN)
+  pretrained.import_run(network, weights, workdir, names=names)
   return trained.load(str(workdir), {'num_devices': 1, 'eval.views': 1})
 
 
@@ -93,8 +94,8 @@ def test_metadata_turn_pixels_into_inputs(run, tmp_path):
   path = tmp_path / 'a.safetensors'
   publish.export_weights(run, path, 'caffe')
   _, metadata = weight_files.read(path)
-  assert metadata.pop('channel_order') == 'BGR'
   values = {name: json.loads(text) for name, text in metadata.items()}
+  assert values['channel_order'] == 'BGR'
   assert values['mean'] == MEAN[::-1].tolist()
   assert values['scale'] == [64.0] * 3
   assert values['crop_size'] == 28

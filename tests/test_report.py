@@ -15,7 +15,7 @@ from alexnet_jax.report import parts
 from configs import cifar10
 
 ROOT = pathlib.Path(__file__).parents[1]
-HOSTILE = '<img src=x onerror="alert(1)">'
+HOSTILE = '<img src=x onerror="alert($1_$)">'
 
 
 @pytest.fixture(scope='module')

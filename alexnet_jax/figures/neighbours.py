@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib import figure, gridspec
 
-from alexnet_jax import predict, retrieval, trained
+from alexnet_jax import errors, predict, retrieval, trained
 from alexnet_jax.data import pipeline, records
 from alexnet_jax.figures import picture
 
@@ -44,8 +44,10 @@ def read(run: trained.Trained, paths: list[str]) -> Queries:
   """Pictures that belong to no data set.
 
   Raises:
-    UserError: where one cannot be read.
+    UserError: where there are none, or one cannot be read.
   """
+  if not paths:
+    raise errors.UserError('no pictures; give files, folders or -.')
   size = run.config.data.image_size
   images = np.stack([predict.read(path, size) for path in paths])
   names = [pathlib.Path(path).stem for path in paths]

@@ -38,7 +38,7 @@ def show(axis: axes.Axes, image: np.ndarray) -> None:
 
 
 def short(name: str, width: int, lines: int = 1) -> str:
-  """A class name in up to `lines` lines of `width` characters."""
-  first, *_ = name.split(',')  # of synonyms
+  """A name in up to `lines` lines of `width` characters, and no formula."""
+  first = name.split(',')[0] or name  # of synonyms
   parts = textwrap.wrap(first, width, max_lines=lines, placeholder='…')
-  return '\n'.join(parts)
+  return '\n'.join(parts).replace('$', r'\$')

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib import axes, figure
 
-from alexnet_jax import errors, evaluate, parallel, trained
+from alexnet_jax import evaluate, parallel, trained
 from alexnet_jax.data import pipeline, records
 from alexnet_jax.figures import picture
 
@@ -49,9 +49,11 @@ def choose(
     only_wrong: whether to leave out what the network gets right.
     batch_size: images at a time where some are left out.
 
+  Returns:
+    The chosen, none where `only_wrong` leaves none.
+
   Raises:
-    UserError: where no image is left, or batches do not divide among the
-      devices.
+    UserError: where batches do not divide among the devices.
   """
   parallel.check_batch_size(run.plan, batch_size)
   slices = run.plan.num_slices
@@ -62,11 +64,6 @@ def choose(
       chosen.append(example)
     if len(chosen) == count:
       break
-  if not chosen:
-    raise errors.UserError(
-      f'--only_wrong leaves no image of {run.config.eval.split}: all are '
-      'classified correctly.'
-    )
   return chosen
 
 

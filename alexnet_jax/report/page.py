@@ -19,7 +19,6 @@ def create(
   name: str,
   overrides: dict[str, object],
   *,
-  views: int,
   batch_size: int,
   wanted: Iterable[str],
 ) -> str:
@@ -27,8 +26,8 @@ def create(
 
   Args:
     name: WORKDIR or WORKDIR@STEP.
-    overrides: fields of its config, see `workdir.evaluation_config`.
-    views: 1 or 10; errors are given with one view, and with ten if asked.
+    overrides: fields of its config, see `workdir.evaluation_config`; where
+      `eval.views` are 10, errors are given with one view as well.
     batch_size: images at a time.
     wanted: which of `parts.PARTS`.
 
@@ -38,9 +37,9 @@ def create(
   Raises:
     UserError: where run, data and devices do not fit each other.
   """
-  run = trained.load(name, overrides | {'eval.views': 1})
+  run = trained.load(name, overrides)
   parallel.check_batch_size(run.plan, batch_size)
-  subject = parts.measure(run, views, batch_size)
+  subject = parts.measure(run, batch_size)
   environment = jinja2.Environment(autoescape=True)
   return environment.from_string(_TEMPLATE.read_text()).render(
     title=run.workdir.name,
@@ -54,7 +53,7 @@ def create(
 def _facts(subject: parts.Subject) -> dict[str, str]:
   run, prepared = subject.run, subject.prepared
   views, split = max(subject.tallies), run.config.eval.split
-  summary = subject.tallies[views].summary(run.class_names)
+  summary = subject.tally.summary(run.class_names)
   params = abstract_train_state(run.config).params
   of = 'one view' if views == 1 else f'{views} views'
   return {

@@ -31,7 +31,7 @@ class Subject:
   """What a report is about.
 
   Attributes:
-    run: the network, with one view.
+    run: the network; its config's `eval.views` are 1, or 10.
     prepared: its data.
     batch_size: images at a time.
     tallies: of `config.eval.split`, by number of views.
@@ -41,6 +41,11 @@ class Subject:
   prepared: records.PreparedSet
   batch_size: int
   tallies: dict[int, error_table.Tally]
+
+  @property
+  def tally(self) -> error_table.Tally:
+    """With the most views."""
+    return self.tallies[max(self.tallies)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +84,8 @@ class Part:
   table: tuple[tuple[str, ...], ...] = ()
 
 
-def measure(run: trained.Trained, views: int, batch_size: int) -> Subject:
-  """Evaluates a run with one view, and with ten where `views` says so.
+def measure(run: trained.Trained, batch_size: int) -> Subject:
+  """Evaluates a run with one view, and with ten where its config says so.
 
   Raises:
     UserError: where its data are missing.
@@ -94,7 +99,9 @@ def measure(run: trained.Trained, views: int, batch_size: int) -> Subject:
     measured = error_table.measure([('run', viewer, prepared)], batch_size)
     return measured['run']
 
-  tallies = {count: tally(count) for count in sorted({1, views})}
+  tallies = {
+    count: tally(count) for count in sorted({1, run.config.eval.views})
+  }
   return Subject(run, prepared, batch_size, tallies)
 
 
@@ -131,24 +138,30 @@ def _curves(part: Part, subject: Subject) -> Part:
 
 
 def _errors(part: Part, subject: Subject) -> Part:
-  head = ('views', 'top-1 error', 'top-5 error', 'loss')
-  rows = []
+  head = ('', 'top-1 error', 'top-5 error', 'loss')
+  run, rows = subject.run, []
   for views, tally in subject.tallies.items():
-    summary = tally.summary(subject.run.class_names)
+    summary = tally.summary(run.class_names)
     top1, top5 = percent(summary['top1_error']), percent(summary['top5_error'])
-    rows.append((str(views), top1, top5, f'{summary["loss"]:.4f}'))
-  split = subject.run.config.eval.split
-  count = subject.prepared.num_examples(split)
+    name = 'one view' if views == 1 else f'{views} views'
+    rows.append((name, top1, top5, f'{summary["loss"]:.4f}'))
+  by_class = subject.tally.summary(run.class_names)['top1_error_by_class']
+  pairs = zip(run.readable_names, by_class.values(), strict=True)
+  known = [(name, error) for name, error in pairs if error is not None]
+  worst = sorted(known, key=lambda pair: -pair[1])[:_MISTAKES]
+  rows += [(name, percent(error), '', '') for name, error in worst]
+  count = subject.prepared.num_examples(run.config.eval.split)
   return dataclasses.replace(
     part,
-    text=f'All {count:,} images of {split}. One view is the centre patch; of '
-    'ten, probabilities are averaged (paper, section 4.1).',
+    text=f'All {count:,} images of {run.config.eval.split}. One view is the '
+    'centre patch; of ten, probabilities are averaged (paper, section 4.1). '
+    f'Below, the classes with the most errors.',
     table=(head, *rows),
   )
 
 
 def _confusion(part: Part, subject: Subject) -> Part:
-  counts = subject.tallies[max(subject.tallies)].confusion
+  counts = subject.tally.confusion
   names = subject.run.readable_names
   head = ('mistake', 'images', 'of the class')
   mistakes = confusion.mistakes(counts, _MISTAKES)
@@ -185,21 +198,23 @@ def _kernels(part: Part, subject: Subject) -> Part:
 
 
 def _predictions(part: Part, subject: Subject) -> Part:
-  def draw(only_wrong: bool) -> figure.Figure:
-    chosen = predictions.choose(
+  def choose(only_wrong: bool) -> list[predictions.Example]:
+    return predictions.choose(
       subject.run,
       subject.prepared,
       only_wrong=only_wrong,
       batch_size=subject.batch_size,
     )
-    return predictions.draw(subject.run, chosen)
+
+  def draw(chosen: list[predictions.Example], alt: str) -> Picture:
+    return _picture(predictions.draw(subject.run, chosen), alt)
 
   text = 'Images with the five most likely classes, as in Figure 4: eight '
-  pictures = [_picture(draw(False), 'images with their most likely classes')]
-  try:
-    pictures.append(_picture(draw(True), 'misclassified images'))
-    text += 'drawn at random, then eight of those that the network gets wrong.'
-  except errors.UserError:
+  pictures = [draw(choose(False), 'images with their most likely classes')]
+  if wrong := choose(True):
+    pictures.append(draw(wrong, 'misclassified images'))
+    text += 'drawn at random, then some of those that the network gets wrong.'
+  else:
     text += 'drawn at random. The network gets none wrong.'
   text += ' The bar of the true class is orange.'
   return dataclasses.replace(part, text=text, pictures=tuple(pictures))
@@ -224,7 +239,10 @@ def _nearest(part: Part, subject: Subject) -> Part:
 def _exciting(part: Part, subject: Subject) -> Part:
   run, prepared = subject.run, subject.prepared
   table = alexnet.layer_table(run.config.model)
-  layer = [name for name, row in table.items() if 'kernel' in row][-1]
+  layers = [name for name, row in table.items() if 'kernel' in row]
+  if not layers:
+    raise errors.UserError('this network has no maps.')
+  layer = layers[-1]
   found = exciting.find(
     run,
     prepared,
