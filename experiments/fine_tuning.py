@@ -95,7 +95,7 @@ def _recipe(origin: pathlib.Path, data: str, workdir: pathlib.Path, seed: int):
   """`configs/fine_tune.py`, for longer, as there is so little to see."""
   config = fine_tune.get_config(f'{origin}:{data}')
   config.data.dir = str(workdir / 'data')
-  config.seed, config.batch_size = seed, _PER_CLASS
+  config.seed, config.batch_size = seed, 50
   config.num_epochs = _EPOCHS
   config.schedule.drops = ((0.75 * _EPOCHS, 0.1),)
   config.log_every_epochs = 10.0
@@ -156,6 +156,9 @@ def main(argv: list[str]) -> None:
   with command_line.one_sentence():
     if len(argv) > 1 or not _WORKDIR.value:
       raise errors.UserError('give --workdir=DIR, and flags only.')
+    for seed in _SEEDS.value:
+      if not seed.isdecimal():
+        raise errors.UserError(f'--seeds={seed} is no whole number; give 0,1.')
     compilation_cache.enable()
     workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
     trials = {int(s): _trial(workdir, int(s)) for s in _SEEDS.value}

@@ -116,8 +116,9 @@ def _die(*_):
   [
     ({'model.conv2.features': 7}, r'conv2 is \[2, 5, 5, 4, 6\]'),
     ({'init_fresh': 'conv9'}, "'conv9', which is no layer"),
-    ({'data.scale': 32.0}, '--config.data.scale=64.0'),
-    ({'data.crop_size': 24}, '--config.data.crop_size=28'),
+    ({'init_from': '', 'init_fresh': 'fc7'}, 'init_from is empty'),
+    ({'data.scale': 32.0}, 'data.scale=32.0 .* with 64.0'),
+    ({'data.crop_size': 24}, 'data.crop_size=24 .* with 28'),
     ({'init_from': 'nowhere'}, 'nowhere holds no run'),
   ],
 )

@@ -20,7 +20,7 @@ from alexnet_jax import (
   trained,
   weight_files,
 )
-from configs import alexnet, alexnet_2012, cifar10_lrn
+from configs import alexnet, alexnet_2012, cifar10_lrn, fine_tune
 from tests import tiny, views
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -88,6 +88,42 @@ def test_the_program_needs_nothing_but_jax(run, tmp_path):
   about = json.loads((tmp_path / 'program.stablehlo.json').read_text())
   assert about['class_names'] == run.class_names
   assert (about['image_size'], about['views']) == (32, 1)
+
+
+def test_weights_come_back_with_their_inputs_and_classes(run, tmp_path):
+  path, workdir = tmp_path / 'new' / 'a.safetensors', tmp_path / 'run'
+  publish.export_weights(run, path, 'caffe')
+  config = run.config.copy_and_resolve_references()
+  config.data.scale = 1.0
+  other = pretrained.Architecture(config, np.zeros(3))
+  pretrained.import_run(other, path, workdir)
+  back = trained.load(str(workdir), {'num_devices': 1, 'eval.views': 1})
+  assert back.class_names == run.class_names
+  jax.tree.map(np.testing.assert_array_equal, back.params, run.params)
+  expected = evaluate.create_predictor(run)(IMAGES)
+  np.testing.assert_array_equal(
+    evaluate.create_predictor(back)(IMAGES), expected
+  )
+
+
+def test_three_scales_are_fine_tuned_like_one(run, tmp_path):
+  path, workdir = tmp_path / 'a.safetensors', tmp_path / 'run'
+  config = run.config.copy_and_resolve_references()
+  with config.data.ignore_type():
+    config.data.scale = (60.0, 61.0, 62.0)
+  arrays = convert.to_torch(config, jax.device_get(run.params))
+  weight_files.write(path, arrays, {})
+  names = list(tiny.CLASSES)
+  network = pretrained.Architecture(config, MEAN)
+  pretrained.import_run(network, path, workdir, names=names)
+  recipe = fine_tune.get_config(f'{workdir}:cifar10')
+  recipe.data.name = 'tiny'
+  recipe.model.num_classes = len(names)
+  recipe.data.dir, recipe.batch_size = run.config.data.dir, 16
+  recipe.train_steps, recipe.num_devices = 1, 1
+  recipe.optimizer.learning_rate = 0.0
+  state = train.train_and_evaluate(recipe, tmp_path / 'fine_tuned')
+  jax.tree.map(np.testing.assert_array_equal, state.params, run.params)
 
 
 def test_metadata_turn_pixels_into_inputs(run, tmp_path):

@@ -132,7 +132,7 @@ def test_a_file_gives_the_same_without_the_network(
   images = applied.images(directory, 'train')
   expected = features.extract(network, images, 'fc7')
   np.testing.assert_allclose(kept, expected, rtol=1e-5, atol=1e-6)
-  about = json.loads(path.with_suffix('.json').read_text())
+  about = json.loads(path.with_suffix('.npy.json').read_text())
   assert (about['layer'], about['count']) == ('fc7', COUNT)
 
   monkeypatch.setattr(features, 'batches', None)  # would not do

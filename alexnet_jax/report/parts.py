@@ -155,7 +155,7 @@ def _errors(part: Part, subject: Subject) -> Part:
     part,
     text=f'All {count:,} images of {run.config.eval.split}. One view is the '
     'centre patch; of ten, probabilities are averaged (paper, section 4.1). '
-    f'Below, the classes with the most errors.',
+    'Below, the classes with the most errors.',
     table=(head, *rows),
   )
 
