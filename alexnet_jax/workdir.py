@@ -16,9 +16,11 @@ import platform
 import jax
 import ml_collections
 import tensorflow as tf
+from flax import traverse_util
 
 from alexnet_jax import errors, git
 from alexnet_jax.data import prepare, preprocessing, records
+from configs import common
 
 # What a resumed run may change (and all that ends in _every_...).
 _RESUMABLE = (
@@ -53,15 +55,9 @@ _PACKAGES = (
 )
 
 
-def _flat(config: dict, prefix: str = '') -> dict[str, object]:
-  flat = {}
-  for key, value in config.items():
-    name = f'{prefix}{key}'
-    if isinstance(value, dict):
-      flat |= _flat(value, f'{name}.')
-    else:
-      flat[name] = value
-  return flat
+def _flat(config: dict) -> dict[str, object]:
+  """By name, as 'data.dir'."""
+  return traverse_util.flatten_dict(config, sep='.')
 
 
 def _may_change(name: str) -> bool:
@@ -159,8 +155,15 @@ def _check_data(workdir: pathlib.Path, prepared: records.PreparedSet) -> None:
 
 
 def _read_config(workdir: pathlib.Path) -> dict | None:
+  """Of a run; fields that it is older than have their defaults."""
   path = workdir / 'config.json'
-  return json.loads(path.read_text()) if path.exists() else None
+  if not path.exists():
+    return None
+  stored = traverse_util.flatten_dict(
+    json.loads(path.read_text()), keep_empty_nodes=True, sep='.'
+  )
+  defaults = _flat(json.loads(common.base().to_json()))
+  return traverse_util.unflatten_dict(defaults | stored, sep='.')
 
 
 def has_checkpoint(workdir: pathlib.Path) -> bool:

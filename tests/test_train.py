@@ -235,6 +235,20 @@ def test_evaluation_refuses_what_the_run_has_settled(data_dir, tmp_path):
     workdir_lib.evaluation_config(tmp_path, {'model.towers': 1})
 
 
+def test_runs_older_than_a_field_have_its_default(data_dir, tmp_path):
+  config = tiny.get_config(data_dir)
+  config.train_steps = 1
+  train.train_and_evaluate(config, tmp_path)
+  path = tmp_path / 'config.json'
+  older = json.loads(path.read_text())
+  del older['init_from'], older['model']['lrn']['across_towers']
+  path.write_text(json.dumps(older))
+  evaluation = workdir_lib.evaluation_config(tmp_path, {})
+  assert evaluation.init_from == ''
+  assert evaluation.model.lrn.across_towers is False
+  train.train_and_evaluate(config, tmp_path)  # it may go on
+
+
 def test_preprocessing_of_another_run_is_refused(data_dir, tmp_path):
   config = tiny.get_config(data_dir)
   config.train_steps = 1

@@ -183,8 +183,7 @@ class AlexNet(nn.Module):
     if operation == 'dropout':
       dropout = layers.TowerDropout(self.config.keep, name=f'{name}_dropout')
       return dropout(x, self.towers.ids(), index, train)
-    # Older runs' configs have no such field.
-    if operation == 'lrn' and self.config.lrn.get('across_towers', False):
+    if operation == 'lrn' and self.config.lrn.across_towers:
       return self._across_towers(self._per_tower('lrn'), x)
     return [self._per_tower(operation)(tower) for tower in x]
 
