@@ -202,6 +202,7 @@ def _predictions(part: Part, subject: Subject) -> Part:
     return predictions.choose(
       subject.run,
       subject.prepared,
+      seed=int(only_wrong),  # or the same images might come twice
       only_wrong=only_wrong,
       batch_size=subject.batch_size,
     )
