@@ -131,7 +131,7 @@ def write_config(
   about: dict[str, object],
 ) -> None:
   """Writes environment.json, with `about`, and last the config."""
-  _write_json(workdir / 'environment.json', _environment() | about)
+  _write_json(workdir / 'environment.json', environment() | about)
   _write_json(workdir / 'config.json', json.loads(config.to_json()))
 
 
@@ -213,7 +213,7 @@ def evaluation_config(
   return config
 
 
-def _environment() -> dict[str, object]:
+def environment() -> dict[str, object]:
   return {
     'python': platform.python_version(),
     'platform': platform.platform(),

@@ -1,0 +1,256 @@
+"""Experiments as data, and what runs them.
+
+An experiment is a base config, named variants of it as overrides, seeds, a
+metric and the paper's claim. Each run is a process of its own (`main.py`), so
+that one which fails, or is killed, takes nothing with it; the same sweep again
+skips what is finished and goes on with the rest.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import queue
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from alexnet_jax import errors
+
+Overrides = Mapping[str, object]
+Rows = Sequence[Mapping[str, object]]  # of a run's metrics.jsonl
+Result = dict[str, object]
+_ROOT = pathlib.Path(__file__).parents[1]
+_FINISHED = 'finished.json'  # has the flags of the run that did
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """One row of an experiment's table.
+
+  Attributes:
+    overrides: fields of the base config, by name.
+    schedule: further ones, of the run that this one mirrors: its length, its
+      drops. Other data than the claim's have a schedule of their own.
+    small: further ones on other data than the claim's.
+    published: the metric as printed for that run.
+    source: of that number, or of the run.
+  """
+
+  overrides: Overrides = dataclasses.field(default_factory=dict)
+  schedule: Overrides = dataclasses.field(default_factory=dict)
+  small: Overrides = dataclasses.field(default_factory=dict)
+  published: float | None = None
+  source: str = ''
+
+
+def final_error(rows: Rows) -> float:
+  """Top-1 error of the last validation."""
+  return [r['top1_error'] for r in rows if r['split'] == 'validation'][-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A claim of the paper, and the runs that put it to the test.
+
+  Attributes:
+    name: of its results.
+    claim: what the paper says, with its section.
+    config: of all variants, a file of configs/.
+    variants: by name; the first is what the others are compared with.
+    data: the data that the claim is about.
+    small: overrides for other data, by their name: narrower, shorter.
+    metric: of the rows of a run.
+    metric_name: what it is.
+    seeds: of each variant.
+  """
+
+  name: str
+  claim: str
+  config: str
+  variants: Mapping[str, Variant]
+  data: str = 'imagenet2012'
+  small: Mapping[str, Overrides] = dataclasses.field(default_factory=dict)
+  metric: Callable[[Rows], float] = final_error
+  metric_name: str = 'top-1 error'
+  seeds: Sequence[int] = (0, 1, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One process of a sweep.
+
+  Attributes:
+    variant: its name.
+    seed: of the run.
+    workdir: absolute path.
+    flags: of main.py.
+  """
+
+  variant: str
+  seed: int
+  workdir: pathlib.Path
+  flags: tuple[str, ...]
+
+
+def plan(
+  experiment: Experiment,
+  workdir: pathlib.Path,
+  *,
+  data: str = '',
+  seeds: Sequence[int] = (),
+  overrides: Overrides | None = None,
+) -> list[Run]:
+  """All runs of an experiment: the first seed of every variant, then the next.
+
+  Args:
+    experiment: which.
+    workdir: absolute path; each run gets VARIANT/seed-N in it.
+    data: a name as after the colon of --config; by default the experiment's.
+    seeds: by default the experiment's.
+    overrides: fields of every run, over all others.
+
+  Raises:
+    UserError: where the experiment has no recipe for the data.
+  """
+  data = data or experiment.data
+  if data != experiment.data and data not in experiment.small:
+    raise errors.UserError(
+      f'data={data}: {experiment.name} has recipes for '
+      f'{", ".join((experiment.data, *experiment.small))}; give one of these.'
+    )
+  small = experiment.small.get(data)
+
+  def run(name: str, seed: int) -> Run:
+    variant = experiment.variants[name]
+    if small is None:
+      fields = {**variant.schedule, **variant.overrides}
+    else:
+      fields = {**small, **variant.overrides, **variant.small}
+    fields |= {**(overrides or {}), 'seed': seed}
+    directory = workdir / name / f'seed-{seed}'
+    flags = [f'--config={experiment.config}:{data}', f'--workdir={directory}']
+    flags += [f'--config.{field}={value}' for field, value in fields.items()]
+    return Run(name, seed, directory, tuple(flags))
+
+  return [
+    run(name, seed)
+    for seed in seeds or experiment.seeds
+    for name in experiment.variants
+  ]
+
+
+def execute(run: Run, environment: Mapping[str, str]) -> Result:
+  """Trains, unless that was done; raises nothing for a run that fails.
+
+  Args:
+    run: which.
+    environment: variables on top of this process's.
+
+  Returns:
+    {'variant', 'seed', 'status'}; status is 'finished', or 'failed' with a
+    'reason'.
+  """
+  result = {'variant': run.variant, 'seed': run.seed, 'status': 'finished'}
+  run.workdir.mkdir(parents=True, exist_ok=True)
+  with _alone(run.workdir) as lock:
+    if _is_finished(run):
+      return result
+    reason = _train(run, environment, lock)
+    if reason:
+      return result | {'status': 'failed', 'reason': reason}
+    (run.workdir / _FINISHED).write_text(json.dumps(run.flags) + '\n')
+  return result
+
+
+def _is_finished(run: Run) -> bool:
+  path = run.workdir / _FINISHED
+  try:
+    return json.loads(path.read_text()) == list(run.flags)
+  except (OSError, ValueError):
+    return False
+
+
+@contextlib.contextmanager
+def _alone(workdir: pathlib.Path) -> Iterator[int]:
+  """Waits until no other process works on a run; the lock's file number.
+
+  A training process inherits the lock, so that one which has outlived its
+  sweep is waited for.
+  """
+  with (workdir / 'lock').open('w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield file.fileno()
+
+
+def _train(run: Run, environment: Mapping[str, str], lock: int) -> str:
+  """Runs main.py, its output in log.txt; why it failed, or nothing."""
+  path = run.workdir / 'log.txt'
+  with path.open('a') as log:
+    done = subprocess.run(
+      [sys.executable, 'main.py', *run.flags],
+      cwd=_ROOT,
+      env=os.environ | environment,
+      stdout=log,
+      stderr=subprocess.STDOUT,
+      pass_fds=(lock,),
+      check=False,
+    )
+  if done.returncode == 0:
+    return ''
+  lines = path.read_text(errors='replace').replace('\r', '\n').splitlines()
+  last = lines[-1] if lines else ''
+  return f'exit code {done.returncode}: {last}'
+
+
+def execute_all(
+  runs: Sequence[Run], devices: Sequence[Mapping[str, str]]
+) -> Iterator[Result]:
+  """Executes runs, as many at a time as there are devices.
+
+  Args:
+    runs: in the order in which they start.
+    devices: for each, the variables that make a process use it alone.
+
+  Yields:
+    What `execute` returns, as runs end.
+  """
+  free = queue.SimpleQueue()
+  for device in devices:
+    free.put(device)
+
+  def work(run: Run) -> Result:
+    device = free.get()
+    try:
+      return execute(run, device)
+    finally:
+      free.put(device)
+
+  with concurrent.futures.ThreadPoolExecutor(len(devices)) as pool:
+    futures = [pool.submit(work, run) for run in runs]
+    for future in concurrent.futures.as_completed(futures):
+      yield future.result()
+
+
+def measure(experiment: Experiment, run: Run, result: Result) -> Result:
+  """Adds a finished run's 'value', and how many 'steps' and 'epochs' it took.
+
+  Args:
+    experiment: has the metric.
+    run: which.
+    result: of `execute`.
+  """
+  if result['status'] != 'finished':
+    return result
+  lines = (run.workdir / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  last = rows[-1]
+  value = experiment.metric(rows)
+  return result | {
+    'value': value,
+    'steps': last['step'],
+    'epochs': last['epoch'],
+  }

@@ -1,0 +1,158 @@
+"""What a sweep found: a table with the paper's numbers, and a picture."""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from matplotlib import figure
+
+from alexnet_jax import sweep
+
+# A difference of fewer standard errors than this says nothing.
+_SIGNIFICANT = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """What a table says of a variant.
+
+  Attributes:
+    variant: its name.
+    values: of the metric, by seed, for the seeds that finished.
+    failures: reasons, for those that did not.
+    published: as `sweep.Variant`.
+    source: likewise.
+  """
+
+  variant: str
+  values: tuple[float, ...]
+  failures: tuple[str, ...]
+  published: float | None
+  source: str
+
+  @property
+  def mean(self) -> float:
+    """Of the values; nan where there are none."""
+    return statistics.fmean(self.values) if self.values else math.nan
+
+  @property
+  def std(self) -> float:
+    """Standard deviation over seeds; nan for fewer than two."""
+    return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+
+  @property
+  def variance_of_mean(self) -> float:
+    """Squared standard error; nan for fewer than two values."""
+    return self.std**2 / len(self.values) if self.values else math.nan
+
+
+def rows(
+  experiment: sweep.Experiment, results: Sequence[Mapping[str, object]]
+) -> list[Row]:
+  """A row for each variant, in the experiment's order.
+
+  Args:
+    experiment: which.
+    results: what `sweep.execute` returned.
+  """
+
+  def row(name: str, variant: sweep.Variant) -> Row:
+    own = sorted(
+      (r for r in results if r['variant'] == name), key=lambda r: r['seed']
+    )
+    return Row(
+      name,
+      tuple(r['value'] for r in own if r['status'] == 'finished'),
+      tuple(
+        f'seed {r["seed"]}: {r["reason"]}'
+        for r in own
+        if r['status'] == 'failed'
+      ),
+      variant.published,
+      variant.source,
+    )
+
+  return [row(*pair) for pair in experiment.variants.items()]
+
+
+def verdict(row: Row, baseline: Row) -> str:
+  """Whether a difference goes the way that the published one does."""
+  error = math.sqrt(row.variance_of_mean + baseline.variance_of_mean)
+  if math.isnan(error):
+    return 'too few seeds'
+  difference = row.mean - baseline.mean
+  if abs(difference) <= _SIGNIFICANT * error:
+    return 'within the spread'
+  if row.published is None or baseline.published is None:
+    return 'higher' if difference > 0 else 'lower'
+  same = difference * (row.published - baseline.published) > 0
+  return 'as published' if same else 'the other way'
+
+
+def markdown(
+  experiment: sweep.Experiment, table: Sequence[Row], data: str
+) -> str:
+  """The table: means, spreads, differences, and the paper's beside them.
+
+  Args:
+    experiment: which.
+    table: of `rows`.
+    data: what was trained on; '' for the experiment's own.
+  """
+  baseline, *_ = table
+  lines = [
+    f'| variant | {experiment.metric_name} | std | seeds | difference '
+    '| published | its difference | verdict |',
+    '|---|---:|---:|---:|---:|---:|---:|---|',
+  ]
+  for row in table:
+    ours = [_number(row.mean), _number(row.std), str(len(row.values))]
+    theirs = [_number(row.published)]
+    if row is baseline:
+      cells = [row.variant, *ours, '', *theirs, '', '']
+    else:
+      ours.append(_difference(row.mean, baseline.mean))
+      theirs.append(_difference(row.published, baseline.published))
+      cells = [row.variant, *ours, *theirs, verdict(row, baseline)]
+    lines.append(f'| {" | ".join(cells)} |')
+  failures = [
+    f'- {row.variant}, {failure}' for row in table for failure in row.failures
+  ]
+  sources = [f'- {row.variant}: {row.source}' for row in table if row.source]
+  parts = [experiment.claim, '\n'.join(lines)]
+  if data not in ('', experiment.data):
+    parts.append(
+      f'Trained on {data}; published numbers are of {experiment.data}.'
+    )
+  if sources:
+    parts.append('Published:\n\n' + '\n'.join(sources))
+  if failures:
+    parts.append('Failed:\n\n' + '\n'.join(failures))
+  return '\n\n'.join(parts) + '\n'
+
+
+def _number(value: float | None) -> str:
+  known = value is not None and not math.isnan(value)
+  return f'{value:.4g}' if known else ''
+
+
+def _difference(value: float | None, other: float | None) -> str:
+  if value is None or other is None:
+    return ''
+  return f'{value - other:+.4f}'
+
+
+def draw(experiment: sweep.Experiment, table: Sequence[Row]) -> figure.Figure:
+  """A line for each variant: a dot for each seed, and their mean."""
+  height = 0.9 + 0.36 * len(table)
+  chart = figure.Figure((6.4, height), layout='constrained')
+  axis = chart.subplots()
+  for place, row in enumerate(table):
+    axis.plot(row.values, [place] * len(row.values), 'o', color='C0', alpha=0.6)
+    axis.plot([row.mean], [place], '|', color='black', markersize=16)
+  axis.set_yticks(range(len(table)), [row.variant for row in table])
+  axis.set(xlabel=experiment.metric_name, ylim=(len(table) - 0.5, -0.5))
+  axis.grid(axis='x', color='0.92')
+  axis.spines[['top', 'right']].set_visible(False)
+  return chart

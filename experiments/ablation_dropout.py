@@ -1,0 +1,27 @@
+"""Dropout (paper section 4.2): with and without.
+
+python -m experiments.ablation_dropout --workdir=runs/ablation_dropout
+python -m experiments.ablation_dropout --workdir=runs/small --data=cifar10
+"""
+
+import functools
+
+from absl import app
+
+from alexnet_jax import sweep
+from experiments import small_recipes, sweep_program
+
+EXPERIMENT = sweep.Experiment(
+  name='ablation_dropout',
+  claim='"Without dropout, our network exhibits substantial overfitting" '
+  '(paper section 4.2).',
+  config='configs/alexnet_2012.py',
+  variants={
+    'with': small_recipes.BASELINE,
+    'without': sweep.Variant({'model.omit': 'dropout'}),
+  },
+  small=small_recipes.RECIPES,
+)
+
+if __name__ == '__main__':
+  app.run(functools.partial(sweep_program.main, EXPERIMENT))

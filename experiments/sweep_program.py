@@ -1,0 +1,119 @@
+"""What the programs that run an experiment's sweep share.
+
+Each run is a process of `main.py`, one for each GPU at a time (on CPUs, one at
+a time). The same command again skips what is finished and goes on with the
+rest. Writes to --workdir: results.md, results.jsonl (a run a line), plot.png,
+environment.json, and VARIANT/seed-N/ for each run, with its log.txt.
+"""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+from absl import flags, logging
+
+from alexnet_jax import command_line, errors, sweep, sweep_results
+from alexnet_jax import workdir as workdir_lib
+from alexnet_jax.figures import picture
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of all runs.')
+_DATA = flags.DEFINE_string(
+  'data', '', 'Other data than the claim is about: cifar10 or shapes.'
+)
+_SEEDS = flags.DEFINE_list('seeds', [], 'One run of each variant for each.')
+_VARIANTS = flags.DEFINE_list('variants', [], 'Which; by default all.')
+_SET = flags.DEFINE_multi_string(
+  'set', [], 'FIELD=VALUE of every config, as --set=num_epochs=5.'
+)
+_GPUS = flags.DEFINE_list(
+  'gpus', [], 'Their numbers; by default all that are visible.'
+)
+
+
+def _overrides() -> dict[str, str]:
+  pairs = [text.partition('=') for text in _SET.value]
+  for field, equals, _ in pairs:
+    if not equals:
+      raise errors.UserError(f'--set={field} is no FIELD=VALUE; give a value.')
+  return {field: value for field, _, value in pairs}
+
+
+def _devices() -> list[dict[str, str]]:
+  """Of each process, the variables that leave it one device.
+
+  Asked in a process of its own, for JAX would take the GPUs' memory here.
+  """
+  numbers = _GPUS.value
+  if not numbers:
+    code = 'import jax; print(sum(d.platform == "gpu" for d in jax.devices()))'
+    asked = subprocess.run(
+      [sys.executable, '-c', code], capture_output=True, text=True, check=True
+    )
+    numbers = [str(i) for i in range(int(asked.stdout))]
+  return [{'CUDA_VISIBLE_DEVICES': number} for number in numbers] or [{}]
+
+
+def _check_flags(argv: list[str], experiment: sweep.Experiment) -> None:
+  if len(argv) > 1 or not _WORKDIR.value:
+    raise errors.UserError('give --workdir=DIR, and flags only.')
+  for seed in _SEEDS.value:
+    if not seed.isdecimal():
+      raise errors.UserError(f'--seeds={seed} is no whole number; give 0,1,2.')
+  for name in _VARIANTS.value:
+    if name not in experiment.variants:
+      raise errors.UserError(
+        f'--variants={name} does not exist; choose from '
+        f'{", ".join(experiment.variants)}.'
+      )
+
+
+def _execute(
+  experiment: sweep.Experiment, runs: list[sweep.Run]
+) -> list[sweep.Result]:
+  """What all runs gave, in their order."""
+  by_name = {(run.variant, run.seed): run for run in runs}
+  results = {}
+  for result in sweep.execute_all(runs, _devices()):
+    name = (result['variant'], result['seed'])
+    results[name] = sweep.measure(experiment, by_name[name], result)
+    print(json.dumps(results[name]), flush=True)
+  return [results[name] for name in by_name]
+
+
+def _write(
+  experiment: sweep.Experiment,
+  workdir: pathlib.Path,
+  results: list[sweep.Result],
+) -> str:
+  lines = [json.dumps(result) + '\n' for result in results]
+  (workdir / 'results.jsonl').write_text(''.join(lines))
+  table = sweep_results.rows(experiment, results)
+  picture.write(sweep_results.draw(experiment, table), workdir / 'plot.png')
+  environment = json.dumps(workdir_lib.environment(), indent=2) + '\n'
+  (workdir / 'environment.json').write_text(environment)
+  text = sweep_results.markdown(experiment, table, _DATA.value)
+  (workdir / 'results.md').write_text(text)
+  return text
+
+
+def main(experiment: sweep.Experiment, argv: list[str]) -> None:
+  """Runs an experiment as the flags say; exit code 1 where a run failed."""
+  logging.set_verbosity(logging.WARNING)
+  with command_line.one_sentence():
+    _check_flags(argv, experiment)
+    if _VARIANTS.value:
+      chosen = {name: experiment.variants[name] for name in _VARIANTS.value}
+      experiment = dataclasses.replace(experiment, variants=chosen)
+    workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
+    runs = sweep.plan(
+      experiment,
+      workdir,
+      data=_DATA.value,
+      seeds=[int(seed) for seed in _SEEDS.value],
+      overrides=_overrides(),
+    )
+    results = _execute(experiment, runs)
+    print(_write(experiment, workdir, results))
+  sys.exit(any(result['status'] == 'failed' for result in results))

@@ -1,0 +1,186 @@
+"""Sweeps: skipping, resuming, failing; tables against formulas."""
+
+import importlib
+import json
+import math
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from alexnet_jax import errors, sweep, sweep_results, train_state, validate
+
+ROOT = pathlib.Path(__file__).parents[1]
+ABLATIONS = sorted(p.stem for p in ROOT.glob('experiments/ablation_*.py'))
+# A training that takes ten steps of 50 ms, resumes, and fails for one variant.
+MAIN = """
+import json, pathlib, sys, time
+flags = dict(flag.lstrip('-').split('=', 1) for flag in sys.argv[1:])
+if flags['config.variant'] == 'broken':
+  sys.exit('error: no such thing.')
+rows = pathlib.Path(flags['workdir']) / 'metrics.jsonl'
+done = len(rows.read_text().splitlines()) if rows.exists() else 0
+for step in range(done, 10):
+  time.sleep(.05)
+  error = int(flags['config.seed']) + len(flags['config.variant'])
+  row = {'step': step, 'epoch': step / 2, 'split': 'validation',
+         'top1_error': error / (step + 2)}
+  with rows.open('a') as file:
+    file.write(json.dumps(row) + chr(10))
+(rows.parent / 'starts').open('a').write('x')
+"""
+SWEEP = """
+import pathlib, sys, json
+from alexnet_jax import sweep
+from tests import test_sweep
+sweep._ROOT = pathlib.Path(sys.argv[1])
+runs = sweep.plan(test_sweep.EXPERIMENT, sweep._ROOT / 'runs')
+for result in sweep.execute_all(runs, [{}, {}]):
+  print(json.dumps(result), flush=True)
+"""
+EXPERIMENT = sweep.Experiment(
+  'test',
+  'A claim.',
+  'configs/none.py',
+  {
+    'long': sweep.Variant({'variant': 'long'}, published=0.5),
+    'broken': sweep.Variant({'variant': 'broken'}),
+    'longer': sweep.Variant({'variant': 'longer'}, published=0.6),
+  },
+  seeds=(0, 1),
+)
+
+
+def _start(root):
+  (root / 'main.py').write_text(MAIN)
+  return subprocess.Popen(
+    [sys.executable, '-c', SWEEP, str(root)], cwd=ROOT, text=True
+  )
+
+
+def _count_rows(root):
+  paths = root.glob('runs/*/*/metrics.jsonl')
+  return sum(len(path.read_text().splitlines()) for path in paths)
+
+
+def _table(root):
+  runs = sweep.plan(EXPERIMENT, root / 'runs')
+  results = [
+    sweep.measure(EXPERIMENT, run, sweep.execute(run, {})) for run in runs
+  ]
+  table = sweep_results.rows(EXPERIMENT, results)
+  return sweep_results.markdown(EXPERIMENT, table, '')
+
+
+def test_a_killed_sweep_ends_like_another(tmp_path, monkeypatch):
+  undisturbed, killed = tmp_path / 'undisturbed', tmp_path / 'killed'
+  for root in (undisturbed, killed):
+    root.mkdir()
+  assert _start(undisturbed).wait() == 0
+  monkeypatch.setattr(sweep, '_ROOT', undisturbed)
+  expected = _table(undisturbed)
+  for steps in (3, 14, 30):  # of 40
+    process = _start(killed)
+    while _count_rows(killed) < steps:
+      time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+  assert _start(killed).wait() == 0
+  monkeypatch.setattr(sweep, '_ROOT', killed)
+  assert _table(killed) == expected
+  # A training that outlived a kill was waited for, not joined by another.
+  for run in sweep.plan(EXPERIMENT, killed / 'runs'):
+    if run.variant != 'broken':
+      rows = (run.workdir / 'metrics.jsonl').read_text().splitlines()
+      assert [json.loads(row)['step'] for row in rows] == list(range(10))
+
+
+def test_one_failure_is_reported_and_the_rest_go_on(tmp_path, monkeypatch):
+  (tmp_path / 'main.py').write_text(MAIN)
+  monkeypatch.setattr(sweep, '_ROOT', tmp_path)
+  runs = sweep.plan(EXPERIMENT, tmp_path / 'runs', seeds=[0])
+  results = {r['variant']: r for r in sweep.execute_all(runs, [{}])}
+  assert results['long']['status'] == results['longer']['status'] == 'finished'
+  assert results['broken']['status'] == 'failed'
+  assert results['broken']['reason'] == 'exit code 1: error: no such thing.'
+
+
+def test_other_flags_train_again(tmp_path, monkeypatch):
+  (tmp_path / 'main.py').write_text(MAIN)
+  monkeypatch.setattr(sweep, '_ROOT', tmp_path)
+  for overrides, starts in (({}, 'x'), ({}, 'x'), ({'num_epochs': 2}, 'xx')):
+    run, *_ = sweep.plan(EXPERIMENT, tmp_path / 'runs', overrides=overrides)
+    sweep.execute(run, {})
+    assert (run.workdir / 'starts').read_text() == starts
+
+
+def test_devices_are_shared_out(tmp_path, monkeypatch):
+  (tmp_path / 'main.py').write_text(
+    'import os, sys\nsys.exit(os.environ["DEVICE"])'
+  )
+  monkeypatch.setattr(sweep, '_ROOT', tmp_path)
+  runs = sweep.plan(EXPERIMENT, tmp_path / 'runs')
+  devices = [{'DEVICE': 'a'}, {'DEVICE': 'b'}]
+  reasons = [r['reason'] for r in sweep.execute_all(runs, devices)]
+  assert len(reasons) == 6
+  assert set(reasons) <= {'exit code 1: a', 'exit code 1: b'}
+
+
+def _row(values, published=None):
+  return sweep_results.Row('x', tuple(values), (), published, '')
+
+
+@pytest.mark.parametrize(
+  'values, published, expected',
+  [
+    ([0.30, 0.32], 0.5, 'as published'),
+    ([0.30, 0.32], 0.1, 'the other way'),
+    ([0.30, 0.32], None, 'higher'),
+    ([0.19, 0.23], 0.5, 'within the spread'),
+    ([0.30], 0.5, 'too few seeds'),
+    ([], 0.5, 'too few seeds'),
+  ],
+)
+def test_verdicts(values, published, expected):
+  baseline = _row([0.20, 0.21], 0.4)
+  assert sweep_results.verdict(_row(values, published), baseline) == expected
+
+
+def test_means_and_spreads():
+  row = _row([0.1, 0.2, 0.6])
+  assert row.mean == pytest.approx(0.3)
+  assert row.std == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
+  assert row.variance_of_mean == pytest.approx(0.07 / 3)
+
+
+def test_unknown_data_are_refused(tmp_path):
+  with pytest.raises(errors.UserError, match='recipes for imagenet2012'):
+    sweep.plan(EXPERIMENT, tmp_path, data='cifar10')
+
+
+def _config(run, monkeypatch):
+  """As main.py would read it."""
+  argv = ['main.py', *run.flags]
+  monkeypatch.setattr('sys.argv', argv)  # where overrides are looked for
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file('config', flag_values=values)
+  flags.DEFINE_string('workdir', None, '', flag_values=values)
+  values(argv)
+  return values['config'].value
+
+
+@pytest.mark.parametrize('data', ['imagenet2012', 'cifar10', 'shapes'])
+@pytest.mark.parametrize('name', ABLATIONS)
+def test_ablations_are_networks(tmp_path, monkeypatch, name, data):
+  experiment = importlib.import_module(f'experiments.{name}').EXPERIMENT
+  for run in sweep.plan(experiment, tmp_path, data=data, seeds=[1]):
+    config = _config(run, monkeypatch)
+    assert (config.seed, config.data.name) == (1, data)
+    assert (config.num_epochs > 80) == (data == 'imagenet2012')
+    validate.check_config(config)
+    train_state.abstract_train_state(config)
