@@ -1,7 +1,7 @@
 r"""The pretrained half of the paper's CNN*: six convolutional layers.
 
     python main.py --workdir=runs/cnn_star_pretrain \
-        --config=configs/cnn_star_pretrain.py:folder=/data/fall2011
+        --config=configs/cnn_star_pretrain.py:folder=/my/fall2011
 
 To be trained on all of ImageNet's Fall 2011 release (15 million images, 22,000
 classes, paper section 6.2), which comes as a folder of class folders; then
