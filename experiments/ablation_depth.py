@@ -6,10 +6,6 @@
 Where conv3 goes, the towers meet at conv4; where conv5 goes, its pool stays.
 """
 
-import functools
-
-from absl import app
-
 from alexnet_jax import sweep
 from experiments import small_recipes, sweep_program
 
@@ -28,4 +24,4 @@ EXPERIMENT = sweep.Experiment(
 )
 
 if __name__ == '__main__':
-  app.run(functools.partial(sweep_program.main, EXPERIMENT))
+  sweep_program.run(EXPERIMENT)

@@ -4,10 +4,6 @@ python -m experiments.ablation_dropout --workdir=runs/ablation_dropout
 python -m experiments.ablation_dropout --workdir=runs/small --data=cifar10
 """
 
-import functools
-
-from absl import app
-
 from alexnet_jax import sweep
 from experiments import small_recipes, sweep_program
 
@@ -24,4 +20,4 @@ EXPERIMENT = sweep.Experiment(
 )
 
 if __name__ == '__main__':
-  app.run(functools.partial(sweep_program.main, EXPERIMENT))
+  sweep_program.run(EXPERIMENT)

@@ -7,10 +7,6 @@ Without is net #148 of the 2012 source, which has neither LRN nor the spatial
 norm.
 """
 
-import functools
-
-from absl import app
-
 from alexnet_jax import sweep
 from experiments import small_recipes, sweep_program
 
@@ -37,4 +33,4 @@ EXPERIMENT = sweep.Experiment(
 )
 
 if __name__ == '__main__':
-  app.run(functools.partial(sweep_program.main, EXPERIMENT))
+  sweep_program.run(EXPERIMENT)

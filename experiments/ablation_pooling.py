@@ -7,10 +7,6 @@ Without overlap is net #147 of the 2012 source, whose paddings of conv2 and
 conv3 make its last maps as large as those of the other.
 """
 
-import functools
-
-from absl import app
-
 from alexnet_jax import sweep
 from experiments import small_recipes, sweep_program
 
@@ -42,4 +38,4 @@ EXPERIMENT = sweep.Experiment(
 )
 
 if __name__ == '__main__':
-  app.run(functools.partial(sweep_program.main, EXPERIMENT))
+  sweep_program.run(EXPERIMENT)

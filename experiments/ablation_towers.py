@@ -8,10 +8,6 @@ the fully-connected layers kept whole. Two apart are its net #150, whose columns
 meet at the softmax only.
 """
 
-import functools
-
-from absl import app
-
 from alexnet_jax import sweep
 from experiments import small_recipes, sweep_program
 
@@ -61,4 +57,4 @@ EXPERIMENT = sweep.Experiment(
 )
 
 if __name__ == '__main__':
-  app.run(functools.partial(sweep_program.main, EXPERIMENT))
+  sweep_program.run(EXPERIMENT)

@@ -7,33 +7,38 @@ environment.json, and VARIANT/seed-N/ for each run, with its log.txt.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import subprocess
 import sys
 
-from absl import flags, logging
+from absl import app, flags, logging
 
 from alexnet_jax import command_line, errors, sweep, sweep_results
 from alexnet_jax import workdir as workdir_lib
 from alexnet_jax.figures import picture
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of all runs.')
-_DATA = flags.DEFINE_string(
-  'data', '', 'Other data than the claim is about: cifar10 or shapes.'
-)
-_SEEDS = flags.DEFINE_list('seeds', [], 'One run of each variant for each.')
-_VARIANTS = flags.DEFINE_list('variants', [], 'Which; by default all.')
-_SET = flags.DEFINE_multi_string(
-  'set', [], 'FIELD=VALUE of every config, as --set=num_epochs=5.'
-)
-_GPUS = flags.DEFINE_list(
-  'gpus', [], 'Their numbers; by default all that are visible.'
-)
+_FLAGS = flags.FLAGS
+
+
+def run(experiment: sweep.Experiment) -> None:
+  """The whole program; flags are defined here, so that tests can import it."""
+  flags.DEFINE_string('workdir', None, 'Directory of all runs.')
+  flags.DEFINE_string(
+    'data', '', 'Other data than the claim is about: cifar10 or shapes.'
+  )
+  flags.DEFINE_list('seeds', [], 'One run of each variant for each.')
+  flags.DEFINE_list('variants', [], 'Which; by default all.')
+  flags.DEFINE_multi_string(
+    'set', [], 'FIELD=VALUE of every config, as --set=num_epochs=5.'
+  )
+  flags.DEFINE_list('gpus', [], 'Numbers; by default all that are visible.')
+  app.run(functools.partial(_main, experiment))
 
 
 def _overrides() -> dict[str, str]:
-  pairs = [text.partition('=') for text in _SET.value]
+  pairs = [text.partition('=') for text in _FLAGS.set]
   for field, equals, _ in pairs:
     if not equals:
       raise errors.UserError(f'--set={field} is no FIELD=VALUE; give a value.')
@@ -45,7 +50,7 @@ def _devices() -> list[dict[str, str]]:
 
   Asked in a process of its own, for JAX would take the GPUs' memory here.
   """
-  numbers = _GPUS.value
+  numbers = _FLAGS.gpus
   if not numbers:
     code = 'import jax; print(sum(d.platform == "gpu" for d in jax.devices()))'
     asked = subprocess.run(
@@ -56,12 +61,12 @@ def _devices() -> list[dict[str, str]]:
 
 
 def _check_flags(argv: list[str], experiment: sweep.Experiment) -> None:
-  if len(argv) > 1 or not _WORKDIR.value:
+  if len(argv) > 1 or not _FLAGS.workdir:
     raise errors.UserError('give --workdir=DIR, and flags only.')
-  for seed in _SEEDS.value:
+  for seed in _FLAGS.seeds:
     if not seed.isdecimal():
       raise errors.UserError(f'--seeds={seed} is no whole number; give 0,1,2.')
-  for name in _VARIANTS.value:
+  for name in _FLAGS.variants:
     if name not in experiment.variants:
       raise errors.UserError(
         f'--variants={name} does not exist; choose from '
@@ -93,25 +98,25 @@ def _write(
   picture.write(sweep_results.draw(experiment, table), workdir / 'plot.png')
   environment = json.dumps(workdir_lib.environment(), indent=2) + '\n'
   (workdir / 'environment.json').write_text(environment)
-  text = sweep_results.markdown(experiment, table, _DATA.value)
+  text = sweep_results.markdown(experiment, table, _FLAGS.data)
   (workdir / 'results.md').write_text(text)
   return text
 
 
-def main(experiment: sweep.Experiment, argv: list[str]) -> None:
+def _main(experiment: sweep.Experiment, argv: list[str]) -> None:
   """Runs an experiment as the flags say; exit code 1 where a run failed."""
   logging.set_verbosity(logging.WARNING)
   with command_line.one_sentence():
     _check_flags(argv, experiment)
-    if _VARIANTS.value:
-      chosen = {name: experiment.variants[name] for name in _VARIANTS.value}
+    if _FLAGS.variants:
+      chosen = {name: experiment.variants[name] for name in _FLAGS.variants}
       experiment = dataclasses.replace(experiment, variants=chosen)
-    workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
+    workdir = pathlib.Path(_FLAGS.workdir).expanduser().resolve()
     runs = sweep.plan(
       experiment,
       workdir,
-      data=_DATA.value,
-      seeds=[int(seed) for seed in _SEEDS.value],
+      data=_FLAGS.data,
+      seeds=[int(seed) for seed in _FLAGS.seeds],
       overrides=_overrides(),
     )
     results = _execute(experiment, runs)
