@@ -61,6 +61,7 @@ class Experiment:
     claim: what the paper says, with its section.
     config: of all variants, a file of configs/.
     variants: by name; the first is what the others are compared with.
+    overrides: fields of all variants.
     data: the data that the claim is about.
     small: overrides for other data, by their name: narrower, shorter.
     metric: of the rows of a run.
@@ -72,6 +73,7 @@ class Experiment:
   claim: str
   config: str
   variants: Mapping[str, Variant]
+  overrides: Overrides = dataclasses.field(default_factory=dict)
   data: str = 'imagenet2012'
   small: Mapping[str, Overrides] = dataclasses.field(default_factory=dict)
   metric: Callable[[Rows], float] = final_error
@@ -130,7 +132,8 @@ def plan(
       fields = {**variant.schedule, **variant.overrides}
     else:
       fields = {**small, **variant.overrides, **variant.small}
-    fields |= {**(overrides or {}), 'seed': seed}
+    fields = {**experiment.overrides, **fields, **(overrides or {})}
+    fields['seed'] = seed
     directory = workdir / name / f'seed-{seed}'
     flags = [f'--config={experiment.config}:{data}', f'--workdir={directory}']
     flags += [f'--config.{field}={value}' for field, value in fields.items()]

@@ -16,6 +16,7 @@ EXPERIMENT = sweep.Experiment(
     'with': small_recipes.BASELINE,
     'without': sweep.Variant({'data.color_noise': 'none'}),
   },
+  overrides=small_recipes.TEN_VIEWS,
   small=small_recipes.RECIPES,
 )
 

@@ -20,6 +20,7 @@ EXPERIMENT = sweep.Experiment(
     'without conv4': sweep.Variant({'model.omit': 'conv4'}),
     'without conv5': sweep.Variant({'model.omit': 'conv5'}),
   },
+  overrides=small_recipes.TEN_VIEWS,
   small=small_recipes.RECIPES,
 )
 

@@ -29,6 +29,7 @@ EXPERIMENT = sweep.Experiment(
       source='CHM layer-params-148.cfg',
     ),
   },
+  overrides=small_recipes.TEN_VIEWS,
   small=small_recipes.RECIPES,
 )
 

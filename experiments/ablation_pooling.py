@@ -34,6 +34,7 @@ EXPERIMENT = sweep.Experiment(
       source='CHM layer-params-147.cfg',
     ),
   },
+  overrides=small_recipes.TEN_VIEWS,
   small=small_recipes.RECIPES,
 )
 

@@ -53,6 +53,7 @@ EXPERIMENT = sweep.Experiment(
       source='CHM notes, #150',
     ),
   },
+  overrides=small_recipes.TEN_VIEWS,
   small=small_recipes.RECIPES,
 )
 
