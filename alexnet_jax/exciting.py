@@ -82,11 +82,8 @@ def find(
     run, prepared, layer, split, batch_size, features.MAPS
   )
   total = -(-prepared.num_examples(split) // batch_size)
-  for maps, where in tqdm.tqdm(stream, total=total, unit='batch', leave=False):
-    before = best
-    best = step(best, maps, plan.put_batch(where))
-    jax.block_until_ready(before)  # or batches would pile up
-  found = ranking.collect(plan, best)
+  bar = tqdm.tqdm(stream, total=total, unit='batch', leave=False)
+  found = ranking.fold(plan, step, best, bar)
   places = np.stack([found['row'], found['column']], axis=-1)
   channels = np.asarray(channels)
   return Excited(channels, found['record'], found['score'], places)

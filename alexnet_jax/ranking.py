@@ -5,6 +5,7 @@ whatever else belongs to a place, such as 'record', of int32. Each slice of the
 plan ranks what it sees; `collect` puts the slices together.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -26,6 +27,30 @@ def start(
   return plan.put_batch(
     {'score': scores, **{tag: np.full(shape, -1, np.int32) for tag in tags}}
   )
+
+
+def fold(
+  plan: parallel.Plan,
+  step: Callable[[Ranking, jax.Array, Any], Ranking],
+  best: Ranking,
+  batches: Iterable[tuple[jax.Array, dict[str, np.ndarray]]],
+) -> dict[str, np.ndarray]:
+  """Ranks a stream, one batch ahead of the devices at most.
+
+  Args:
+    plan: how the work is spread.
+    step: merges a batch into a ranking, both on the devices.
+    best: see `start`.
+    batches: features on the devices, and host arrays that belong to them.
+
+  Returns:
+    See `collect`.
+  """
+  for made, places in batches:
+    before = best
+    best = step(best, made, plan.put_batch(places))
+    jax.block_until_ready(before)  # or batches would pile up
+  return collect(plan, best)
 
 
 def merge(ranking: Ranking, new: Ranking) -> Ranking:

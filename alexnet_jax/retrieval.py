@@ -129,11 +129,12 @@ def _rank(
   step = plan.compile(_rank_batch, deterministic=False, donate=False)
   best = ranking.start(plan, len(wanted), count, ('record',))
   wanted = plan.put_state(wanted, False)
-  for made, places in batches:
-    before = best
-    best = step(best, wanted, made, plan.put_batch(places))
-    jax.block_until_ready(before)  # or batches would pile up
-  best = ranking.collect(plan, best)
+  best = ranking.fold(
+    plan,
+    lambda best, made, places: step(best, wanted, made, places),
+    best,
+    batches,
+  )
   return Neighbours(best['record'], np.sqrt(-best['score']))
 
 

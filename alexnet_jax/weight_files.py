@@ -62,6 +62,7 @@ def write(path: pathlib.Path, arrays: Arrays, metadata: Metadata) -> None:
 def check_suffix(
   argument: str, path: pathlib.Path, suffixes: tuple[str, ...]
 ) -> None:
+  """Raises UserError where a file's name ends in none of the suffixes."""
   if path.suffix not in suffixes:
     raise errors.UserError(
       f'{argument}={path} has none of the suffixes {", ".join(suffixes)}; give '

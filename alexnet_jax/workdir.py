@@ -214,6 +214,7 @@ def evaluation_config(
 
 
 def environment() -> dict[str, object]:
+  """Versions, devices and commit that this process runs with."""
   return {
     'python': platform.python_version(),
     'platform': platform.platform(),

@@ -5,19 +5,16 @@ python -m experiments.ablation_color --workdir=runs/small --data=cifar10
 """
 
 from alexnet_jax import sweep
-from experiments import small_recipes, sweep_program
+from experiments import ablations, sweep_program
 
-EXPERIMENT = sweep.Experiment(
+EXPERIMENT = ablations.ablation(
   name='ablation_color',
   claim='Noise along the principal components of colour "reduces the top-1 '
   'error rate by over 1%" (paper section 4.1).',
-  config='configs/alexnet_2012.py',
   variants={
-    'with': small_recipes.BASELINE,
+    'with': ablations.BASELINE,
     'without': sweep.Variant({'data.color_noise': 'none'}),
   },
-  overrides=small_recipes.TEN_VIEWS,
-  small=small_recipes.RECIPES,
 )
 
 if __name__ == '__main__':

@@ -7,21 +7,18 @@ Where conv3 goes, the towers meet at conv4; where conv5 goes, its pool stays.
 """
 
 from alexnet_jax import sweep
-from experiments import small_recipes, sweep_program
+from experiments import ablations, sweep_program
 
-EXPERIMENT = sweep.Experiment(
+EXPERIMENT = ablations.ablation(
   name='ablation_depth',
   claim='"Removing any of the middle layers results in a loss of about 2% for '
   'the top-1 performance of the network" (paper section 7).',
-  config='configs/alexnet_2012.py',
   variants={
-    'eight layers': small_recipes.BASELINE,
+    'eight layers': ablations.BASELINE,
     'without conv3': sweep.Variant({'model.omit': 'conv3'}),
     'without conv4': sweep.Variant({'model.omit': 'conv4'}),
     'without conv5': sweep.Variant({'model.omit': 'conv5'}),
   },
-  overrides=small_recipes.TEN_VIEWS,
-  small=small_recipes.RECIPES,
 )
 
 if __name__ == '__main__':

@@ -5,19 +5,16 @@ python -m experiments.ablation_dropout --workdir=runs/small --data=cifar10
 """
 
 from alexnet_jax import sweep
-from experiments import small_recipes, sweep_program
+from experiments import ablations, sweep_program
 
-EXPERIMENT = sweep.Experiment(
+EXPERIMENT = ablations.ablation(
   name='ablation_dropout',
   claim='"Without dropout, our network exhibits substantial overfitting" '
   '(paper section 4.2).',
-  config='configs/alexnet_2012.py',
   variants={
-    'with': small_recipes.BASELINE,
+    'with': ablations.BASELINE,
     'without': sweep.Variant({'model.omit': 'dropout'}),
   },
-  overrides=small_recipes.TEN_VIEWS,
-  small=small_recipes.RECIPES,
 )
 
 if __name__ == '__main__':

@@ -8,15 +8,14 @@ norm.
 """
 
 from alexnet_jax import sweep
-from experiments import small_recipes, sweep_program
+from experiments import ablations, sweep_program
 
-EXPERIMENT = sweep.Experiment(
+EXPERIMENT = ablations.ablation(
   name='ablation_lrn',
   claim='"Response normalization reduces our top-1 and top-5 error rates by '
   '1.4% and 1.2%" (paper section 3.3).',
-  config='configs/alexnet_2012.py',
   variants={
-    'with': small_recipes.BASELINE,
+    'with': ablations.BASELINE,
     'without': sweep.Variant(
       {'model.omit': 'lrn,spatial_norm'},
       {
@@ -29,8 +28,6 @@ EXPERIMENT = sweep.Experiment(
       source='CHM layer-params-148.cfg',
     ),
   },
-  overrides=small_recipes.TEN_VIEWS,
-  small=small_recipes.RECIPES,
 )
 
 if __name__ == '__main__':

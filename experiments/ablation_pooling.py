@@ -8,15 +8,14 @@ conv3 make its last maps as large as those of the other.
 """
 
 from alexnet_jax import sweep
-from experiments import small_recipes, sweep_program
+from experiments import ablations, sweep_program
 
-EXPERIMENT = sweep.Experiment(
+EXPERIMENT = ablations.ablation(
   name='ablation_pooling',
   claim='Overlapping pooling "reduces the top-1 and top-5 error rates by 0.4% '
   'and 0.3%" (paper section 3.4).',
-  config='configs/alexnet_2012.py',
   variants={
-    'overlapping': small_recipes.BASELINE,
+    'overlapping': ablations.BASELINE,
     'not overlapping': sweep.Variant(
       {
         'model.pool.size': 2,
@@ -34,8 +33,6 @@ EXPERIMENT = sweep.Experiment(
       source='CHM layer-params-147.cfg',
     ),
   },
-  overrides=small_recipes.TEN_VIEWS,
-  small=small_recipes.RECIPES,
 )
 
 if __name__ == '__main__':

@@ -9,16 +9,15 @@ meet at the softmax only.
 """
 
 from alexnet_jax import sweep
-from experiments import small_recipes, sweep_program
+from experiments import ablations, sweep_program
 
-EXPERIMENT = sweep.Experiment(
+EXPERIMENT = ablations.ablation(
   name='ablation_towers',
   claim='Two GPUs reduce "our top-1 and top-5 error rates by 1.7% and 1.2%" '
   'against a net with half as many kernels in each convolutional layer on one '
   '(paper section 3.2; on ILSVRC-2010).',
-  config='configs/alexnet_2012.py',
   variants={
-    'two towers': small_recipes.BASELINE,
+    'two towers': ablations.BASELINE,
     'one tower': sweep.Variant(
       {
         'model.towers': 1,
@@ -53,8 +52,6 @@ EXPERIMENT = sweep.Experiment(
       source='CHM notes, #150',
     ),
   },
-  overrides=small_recipes.TEN_VIEWS,
-  small=small_recipes.RECIPES,
 )
 
 if __name__ == '__main__':

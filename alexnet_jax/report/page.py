@@ -1,6 +1,5 @@
 """A single HTML file about a run, which asks nothing of the network."""
 
-import json
 import pathlib
 from collections.abc import Iterable
 
@@ -70,8 +69,4 @@ def _facts(subject: parts.Subject) -> dict[str, str]:
 
 def _files(workdir: pathlib.Path) -> dict[str, str]:
   paths = [workdir / name for name in _FILES]
-  return {
-    path.name: json.dumps(json.loads(path.read_text()), indent=2)
-    for path in paths
-    if path.exists()
-  }
+  return {path.name: path.read_text() for path in paths if path.exists()}
