@@ -265,11 +265,11 @@ def train_and_evaluate(
     checkpointer = stack.enter_context(
       checkpoint.Checkpointer(workdir, config.keep_checkpoints)
     )
-    state, plateau = _restore_or_create(
+    state, plateau, is_over = _restore_or_create(
       checkpointer, config, process, origin, prepared.class_names
     )
     first_step = int(state.step)
-    if first_step >= steps.total or plateau.is_over:
+    if first_step >= steps.total or is_over:
       print(f'{workdir} is complete at step {first_step}.')
       return state
     print(_introduction(config, plan, state, prepared, steps))
@@ -323,20 +323,22 @@ def train_and_evaluate(
         bar.write(f'epoch {epoch:.4g}, validation: {_summary(values, timing)}')
         plateau = _next_plateau(config.schedule, plateau, values)
         state = _replace(plan, state, rate_scale=jnp.float32(plateau.scale))
-      if due['log'] or plateau.is_over:
+      is_over = plateau.is_over
+      if due['log'] or is_over:
         values = metrics.means(plan.get(state.window))
         timing = clock.read()
         writer.write(step, epoch, 'train', values, timing)
         bar.set_postfix_str(_summary(values, timing))
         state = _replace(plan, state, window=metrics.zeros())
         clock.restart()
-      if due['checkpoint'] or plateau.is_over:
+        is_over |= values['top1_error'] < config.stop_at_train_error
+      if due['checkpoint'] or is_over:
         with clock.paused():
-          extra = _checkpoint_extra(process, plateau)
+          extra = _checkpoint_extra(process, plateau, is_over)
           canonical = plan.get_state(state, program.tower_wise)
           checkpointer.save(step, canonical, extra)
-      if plateau.is_over:
-        bar.write('The validation error has stopped improving: done.')
+      if is_over:
+        bar.write(f'{_reason(plateau)}: done at step {step}.')
         break
     return plan.get_state(state, program.tower_wise)
 
@@ -373,8 +375,8 @@ def _restore_or_create(
   process: preprocessing.Preprocessing,
   origin: trained.Stored | None,
   class_names: list[str],
-) -> tuple[TrainState, optim.Plateau]:
-  """The newest checkpoint's canonical state, or a new one."""
+) -> tuple[TrainState, optim.Plateau, bool]:
+  """The newest checkpoint's state, or a new one; whether the run is over."""
   if checkpointer.latest_step() is None:
     state, plateau = create_train_state(config), optim.Plateau()
     if origin:
@@ -382,21 +384,30 @@ def _restore_or_create(
       params = fine_tune.first_params(config, state.params, origin, class_names)
       state = state.replace(params=params)
       # The origin may train on: from here, this run is its own.
-      checkpointer.save(0, state, _checkpoint_extra(process, plateau))
+      extra = _checkpoint_extra(process, plateau, is_over=False)
+      checkpointer.save(0, state, extra)
       checkpointer.wait()
-    return state, plateau
+    return state, plateau, False
   state, extra = checkpointer.restore(0, abstract_train_state(config))
   process.check_digest(extra['preprocessing'])
-  return state, optim.Plateau(**extra['plateau'])
+  plateau = optim.Plateau(**extra['plateau'])
+  return state, plateau, extra.get('is_over', plateau.is_over)
 
 
 def _checkpoint_extra(
-  process: preprocessing.Preprocessing, plateau: optim.Plateau
+  process: preprocessing.Preprocessing, plateau: optim.Plateau, is_over: bool
 ) -> dict:
   return {
     'preprocessing': process.digest(),
     'plateau': dataclasses.asdict(plateau),
+    'is_over': is_over,
   }
+
+
+def _reason(plateau: optim.Plateau) -> str:
+  if plateau.is_over:
+    return 'The validation error has stopped improving'
+  return 'The training error is below stop_at_train_error'
 
 
 def _check_finite(

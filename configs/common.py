@@ -27,6 +27,8 @@ def base() -> ml_collections.ConfigDict:
   config.num_epochs = 90.0
   # More than 0 overrides num_epochs.
   config.train_steps = 0
+  # Ends a run early, once the training error since the last log is below.
+  config.stop_at_train_error = 0.0
   # Steps of more than 0 override epochs; with both 0, only the last step
   # counts, which always does.
   config.log_every_steps = 100

@@ -169,6 +169,20 @@ def test_plateau_ends_the_run_and_survives_a_restart(data_dir, tmp_path):
   assert _rows(tmp_path)[-1]['step'] == 4
 
 
+def test_a_training_error_ends_the_run_and_it_stays_ended(data_dir, tmp_path):
+  config = tiny.get_config(data_dir)
+  config.train_steps = 100
+  config.log_every_steps = 3
+  config.stop_at_train_error = 0.4
+  state = train.train_and_evaluate(config, tmp_path)
+  rows = [row for row in _rows(tmp_path) if row['split'] == 'train']
+  *before, last = (row['top1_error'] for row in rows)
+  assert last < 0.4 <= min(before)
+  assert int(state.step) == rows[-1]['step'] < 100
+  _assert_same(train.train_and_evaluate(config, tmp_path), state)
+  assert _rows(tmp_path)[-1]['step'] == int(state.step)
+
+
 def test_numbers_that_explode_stop_the_run(data_dir, tmp_path):
   config = tiny.get_config(data_dir)
   config.optimizer.learning_rate = 1e30
