@@ -135,15 +135,28 @@ def plan(
     fields = {**experiment.overrides, **fields, **(overrides or {})}
     fields['seed'] = seed
     directory = workdir / name / f'seed-{seed}'
-    flags = [f'--config={experiment.config}:{data}', f'--workdir={directory}']
-    flags += [f'--config.{field}={value}' for field, value in fields.items()]
-    return Run(name, seed, directory, tuple(flags))
+    config = f'{experiment.config}:{data}'
+    return Run(name, seed, directory, main_flags(config, directory, fields))
 
   return [
     run(name, seed)
     for seed in seeds or experiment.seeds
     for name in experiment.variants
   ]
+
+
+def main_flags(
+  config: str, workdir: pathlib.Path, fields: Overrides
+) -> tuple[str, ...]:
+  """The flags that make main.py train so.
+
+  Args:
+    config: as --config.
+    workdir: as --workdir.
+    fields: of the config, by name.
+  """
+  overrides = [f'--config.{field}={value}' for field, value in fields.items()]
+  return (f'--config={config}', f'--workdir={workdir}', *overrides)
 
 
 def execute(run: Run, environment: Mapping[str, str]) -> Result:

@@ -58,6 +58,8 @@ def base() -> ml_collections.ConfigDict:
   # Sides of stored images and of the network's input, in pixels.
   config.data.image_size = 256
   config.data.crop_size = 224
+  # Whether training crops lie anywhere, or in the centre.
+  config.data.random_crop = True
   # Whether half of the training images are mirrored.
   config.data.flip = True
   # What inputs (0-255, less the mean image) are divided by: a number, or three
@@ -74,7 +76,7 @@ def base() -> ml_collections.ConfigDict:
   # Columns that meet where a layer's `gather` says so.
   config.model.towers = 1
   config.model.num_classes = 1000
-  # 'relu', 'tanh', 'sigmoid' or 'linear'.
+  # A name of ACTIVATIONS in alexnet_jax/models/alexnet.py.
   config.model.activation = 'relu'
   # 'normal' with each layer's init_std, or 'he' (variance 2 / fan-in).
   config.model.init = 'normal'

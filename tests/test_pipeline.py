@@ -90,7 +90,8 @@ def _batches(
   share: slice = slice(None),
   **data,
 ) -> list[dict]:
-  data = {'crop_size': CROP, 'flip': True, 'workers': 0} | data
+  data = {'crop_size': CROP, 'workers': 0} | data
+  data = {'random_crop': True, 'flip': True} | data
   return list(
     pipeline.train_batches(
       prepared,
@@ -249,6 +250,19 @@ def test_crops_and_flips_are_uniform_and_independent(many):
   chi_squared = ((counts - expected) ** 2 / expected).sum()
   # With as many degrees of freedom: exceeded once in a thousand seeds.
   assert chi_squared < {17: 40.8, 31: 61.1}[counts.size - 1]
+
+
+def test_without_random_crops_windows_lie_in_the_centre(numbers):
+  data = {'crop_size': 5, 'random_crop': False}
+  batch, random = (
+    next(iter(_batches(numbers, range(1), 60, **more)))
+    for more in (data, {'crop_size': 5})
+  )
+  top, left, mirrored = _windows(batch['image'])
+  assert set(top) == set(left) == {(SIZE - 5) // 2}
+  # All else is drawn as it was.
+  np.testing.assert_array_equal(batch['label'], random['label'])
+  np.testing.assert_array_equal(mirrored, _windows(random['image'])[2])
 
 
 def test_an_image_is_cropped_anew_in_every_epoch(many):

@@ -174,6 +174,18 @@ def _config(run, monkeypatch):
   return values['config'].value
 
 
+@pytest.mark.parametrize('data', ['cifar10', 'shapes'])
+def test_lrn_on_cifar10_is_a_pair(tmp_path, monkeypatch, data):
+  experiment = importlib.import_module('experiments.lrn_cifar10').EXPERIMENT
+  runs = sweep.plan(experiment, tmp_path, data=data, seeds=[0])
+  without, with_lrn = (_config(run, monkeypatch) for run in runs)
+  validate.check_config(with_lrn)
+  train_state.abstract_train_state(with_lrn)
+  assert without.model.omit == 'lrn'
+  without.model.omit = ''
+  assert without.to_json() == with_lrn.to_json()
+
+
 @pytest.mark.parametrize('data', ['imagenet2012', 'cifar10', 'shapes'])
 @pytest.mark.parametrize('name', ABLATIONS)
 def test_ablations_are_networks(tmp_path, monkeypatch, name, data):

@@ -71,6 +71,9 @@ def draw_examples(
   """Records, crops and flips of the run's examples at `places` [b]."""
   margin = prepared.image_size - data.crop_size
   draws = augment.draw(seed, places, prepared.num_examples('train'), margin)
+  if not data.random_crop:
+    centre = np.full_like(draws.corners, margin // 2)
+    draws = draws._replace(corners=centre)
   return draws if data.flip else draws._replace(flips=draws.flips & False)
 
 

@@ -26,7 +26,10 @@ from alexnet_jax.models import layers
 
 ACTIVATIONS = {
   'relu': nn.relu,
+  'relu6': nn.relu6,  # min(max(x, 0), 6)
   'tanh': nn.tanh,
+  'abs_tanh': lambda x: abs(nn.tanh(x)),  # Jarrett et al., paper section 3.1
+  'hard_tanh': nn.hard_tanh,
   'sigmoid': nn.sigmoid,
   'linear': lambda x: x,
 }
