@@ -242,7 +242,7 @@ def train_and_evaluate(
     origin = fine_tune.read_origin(config, like)
   prepared = prepare.open_or_prepare(config.data)
   _check_num_classes(config.model.num_classes, prepared)
-  num_examples = prepared.num_examples('train')
+  num_examples = pipeline.num_train_examples(prepared, config.data)
   steps = count_steps(config, num_examples)
   # Mistakes in network and schedule stop here, before anything is written.
   optim.create_rates_fn(config, steps.of_epoch, steps.total)
@@ -363,8 +363,9 @@ def _introduction(
   num_params = sum(x.size for x in jax.tree.leaves(state.params))
   return (
     f'{num_params:,} parameters in {config.model.towers} tower(s) on '
-    f'{plan.num_devices} device(s); {prepared.num_examples("train"):,} '
-    f'training images in {prepared.directory}; step {int(state.step)} of '
+    f'{plan.num_devices} device(s); '
+    f'{pipeline.num_train_examples(prepared, config.data):,} training images '
+    f'of {prepared.directory}; step {int(state.step)} of '
     f'{steps.total}. Compiling may take a minute.'
   )
 

@@ -29,6 +29,7 @@ _RANGES = {
   'profile_steps': (0, 10**6),
   'data.image_size': (1, 4096),
   'data.crop_size': (1, 4096),
+  'data.train_examples': (0, 10**9),
   'data.color_noise_epochs': (0, 1e6),
   'data.workers': (0, 1024),
   'model.towers': (1, 64),

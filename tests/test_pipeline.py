@@ -91,7 +91,7 @@ def _batches(
   **data,
 ) -> list[dict]:
   data = {'crop_size': CROP, 'workers': 0} | data
-  data = {'random_crop': True, 'flip': True} | data
+  data = {'random_crop': True, 'flip': True, 'train_examples': 0} | data
   return list(
     pipeline.train_batches(
       prepared,
@@ -114,10 +114,10 @@ def _digest(batch: dict) -> str:
 
 
 def _order(
-  prepared, steps: range, batch_size: int, seed: int = 0
+  prepared, steps: range, batch_size: int, seed: int = 0, **data
 ) -> np.ndarray:
   """The record that each example of the run is, read from its pixels."""
-  batches = _batches(prepared, steps, batch_size, seed)
+  batches = _batches(prepared, steps, batch_size, seed, **data)
   return np.concatenate([batch['image'][:, 0, 0, 0] for batch in batches])
 
 
@@ -250,6 +250,22 @@ def test_crops_and_flips_are_uniform_and_independent(many):
   chi_squared = ((counts - expected) ** 2 / expected).sum()
   # With as many degrees of freedom: exceeded once in a thousand seeds.
   assert chi_squared < {17: 40.8, 31: 61.1}[counts.size - 1]
+
+
+def test_train_examples_are_so_many_and_the_same_for_all_seeds(numbers):
+  # Two epochs of seven records each.
+  orders = [
+    _order(numbers, range(2), 7, seed, train_examples=7) for seed in (0, 1)
+  ]
+  for order in orders:
+    assert len(set(order[:7])) == 7
+    assert set(order) == set(order[:7]) == set(orders[0])
+  assert list(orders[0]) != list(orders[1])
+
+
+def test_more_train_examples_than_there_are_are_refused(numbers):
+  with pytest.raises(errors.UserError, match=rf'train_examples={N + 1} but'):
+    _batches(numbers, range(1), 7, train_examples=N + 1)
 
 
 def test_without_random_crops_windows_lie_in_the_centre(numbers):

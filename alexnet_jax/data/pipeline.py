@@ -8,12 +8,14 @@ once, and neither workers nor processes change a batch.
 
 import functools
 import os
+import zlib
 from collections.abc import Callable, Iterator
 
 import ml_collections
 import numpy as np
 import tensorflow as tf
 
+from alexnet_jax import errors
 from alexnet_jax.data import augment, images, records
 
 Batch = dict[str, np.ndarray]
@@ -62,6 +64,29 @@ def train_batches(
     yield {'image': image, 'label': label, 'index': place.astype(np.uint32)}
 
 
+def num_train_examples(
+  prepared: records.PreparedSet, data: ml_collections.ConfigDict
+) -> int:
+  """How many images an epoch has.
+
+  Raises:
+    UserError: where data.train_examples asks for more than there are.
+  """
+  count = prepared.num_examples('train')
+  if data.train_examples > count:
+    raise errors.UserError(
+      f'data.train_examples={data.train_examples} but {prepared.directory} has '
+      f'{count}; give at most so many, or 0 for all.'
+    )
+  return data.train_examples or count
+
+
+@functools.lru_cache(maxsize=1)
+def _order(count: int) -> np.ndarray:
+  """Records in the order in which `train_examples` takes them."""
+  return np.random.default_rng(zlib.crc32(b'train_examples')).permutation(count)
+
+
 def draw_examples(
   prepared: records.PreparedSet,
   data: ml_collections.ConfigDict,
@@ -70,7 +95,11 @@ def draw_examples(
 ) -> augment.Draws:
   """Records, crops and flips of the run's examples at `places` [b]."""
   margin = prepared.image_size - data.crop_size
-  draws = augment.draw(seed, places, prepared.num_examples('train'), margin)
+  count = num_train_examples(prepared, data)
+  draws = augment.draw(seed, places, count, margin)
+  if data.train_examples:
+    order = _order(prepared.num_examples('train'))
+    draws = draws._replace(records=order[draws.records])
   if not data.random_crop:
     centre = np.full_like(draws.corners, margin // 2)
     draws = draws._replace(corners=centre)
