@@ -264,8 +264,9 @@ def test_train_examples_are_so_many_and_the_same_for_all_seeds(numbers):
 
 
 def test_more_train_examples_than_there_are_are_refused(numbers):
+  data = ml_collections.ConfigDict({'train_examples': N + 1})
   with pytest.raises(errors.UserError, match=rf'train_examples={N + 1} but'):
-    _batches(numbers, range(1), 7, train_examples=N + 1)
+    pipeline.num_train_examples(numbers, data)
 
 
 def test_without_random_crops_windows_lie_in_the_centre(numbers):
