@@ -23,6 +23,7 @@ EXPERIMENT = ablations.ablation(
     'without mirror images': sweep.Variant(_NO_FLIPS),
     'without both': sweep.Variant(_NO_CROPS | _NO_FLIPS),
   },
+  against_overfitting=True,
 )
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ EXPERIMENT = ablations.ablation(
     'with': ablations.BASELINE,
     'without': sweep.Variant({'data.color_noise': 'none'}),
   },
+  against_overfitting=True,
 )
 
 if __name__ == '__main__':

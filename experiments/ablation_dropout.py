@@ -15,6 +15,7 @@ EXPERIMENT = ablations.ablation(
     'with': ablations.BASELINE,
     'without': sweep.Variant({'model.omit': 'dropout'}),
   },
+  against_overfitting=True,
 )
 
 if __name__ == '__main__':

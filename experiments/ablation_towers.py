@@ -32,9 +32,9 @@ EXPERIMENT = ablations.ablation(
         'data.color_noise_epochs': 66.0,
       },
       {
-        'model.conv5.features': 96,
-        'model.fc6.features': 512,
-        'model.fc7.features': 512,
+        'model.conv5.features': 48,
+        'model.fc6.features': 256,
+        'model.fc7.features': 256,
       },
       source='CHM layer-params-145-half.cfg, of ILSVRC-2010: 0.3917, where two '
       'towers have 0.3747',
@@ -47,7 +47,7 @@ EXPERIMENT = ablations.ablation(
         'model.conv2.features': 160,
         'model.fc6.features': 4096,
       },
-      small={'model.conv2.features': 60, 'model.fc6.features': 512},
+      small={'model.conv2.features': 30, 'model.fc6.features': 256},
       published=0.4183,
       source='CHM notes, #150',
     ),

@@ -1,0 +1,92 @@
+"""Figure 1's program on trainings whose curves are formulas."""
+
+import json
+import math
+
+import pytest
+
+from alexnet_jax import errors
+from experiments import relu_vs_tanh
+
+# Epochs to 25 % at the best rate; a seed takes a tenth of an epoch more.
+EPOCHS = {'relu': 6.0, 'tanh': 30.0}
+BEST = {'relu': 3e-3, 'tanh': 1e-3}
+
+
+def _field(run, name):
+  flags = dict(flag.split('=', 1) for flag in run.flags)
+  return flags[f'--config.{name}']
+
+
+def _execute(runs, epochs=EPOCHS, fails=''):
+  """Errors fall by a straight line; too high a rate explodes."""
+  for run in reversed(runs):  # as processes may end
+    activation = _field(run, 'model.activation')
+    rate = float(_field(run, 'optimizer.learning_rate'))
+    result = {'variant': run.variant, 'seed': run.seed}
+    if activation == fails:
+      yield result | {'status': 'failed', 'reason': 'exit code 1: no disk'}
+      continue
+    if rate > 3 * BEST[activation]:
+      reason = 'exit code 1: error: loss of step 7 were not finite'
+      yield result | {'status': 'failed', 'reason': reason}
+      continue
+    distance = abs(math.log(rate / BEST[activation]))
+    takes = epochs[activation] * (1 + distance) + run.seed / 10
+    most = float(_field(run, 'num_epochs'))
+    run.workdir.mkdir(parents=True, exist_ok=True)
+    with (run.workdir / 'metrics.jsonl').open('w') as file:
+      for epoch in range(math.floor(min(takes, most)) + 2):
+        error = 0.9 - 0.65 * epoch / takes
+        row = {'split': 'train', 'epoch': epoch, 'top1_error': error}
+        file.write(json.dumps(row) + '\n')
+    yield result | {'status': 'finished'}
+
+
+def _lab(tmp_path, execute=_execute):
+  return relu_vs_tanh.Lab(tmp_path, 'cifar10', {}, execute)
+
+
+def test_rates_are_tuned_apart_and_other_seeds_compared(tmp_path):
+  pair = relu_vs_tanh.compare(_lab(tmp_path), '2012')
+  for activation, line in pair.items():
+    tried = [row['rate'] for row in line.tuning]
+    assert (
+      tried
+      == {
+        'relu': [1e-3, 3e-3, 1e-2],
+        'tanh': [1e-3, 3e-3, 3e-4],
+      }[activation]
+    )
+    assert {row['seed'] for row in line.tuning} == {relu_vs_tanh.TUNING_SEED}
+    assert {row['rate'] for row in line.rows} == {BEST[activation]}
+    assert [row['seed'] for row in line.rows] == [1, 2, 3]
+    expected = [EPOCHS[activation] + seed / 10 for seed in (1, 2, 3)]
+    assert [row['epochs'] for row in line.rows] == pytest.approx(expected)
+  expected = [30.1 / 6.1, 30.2 / 6.2, 30.3 / 6.3]
+  assert relu_vs_tanh.ratios(pair) == pytest.approx(expected)
+  table = relu_vs_tanh.markdown({'2012': pair})
+  means = '0.003 | 6.2 ± 0.1 | 0.001 | 30.2 ± 0.1 | 4.87 ± 0.062 | 6 | 1, 2, 3'
+  assert f'| 2012 | {means} |' in table
+  assert '| 2012 | ReLU |  |  | 12.6 | 6 | exploded |  |  |' in table
+  assert '| 2012 | tanh |  | > 30 | 30 | > 30 |  |  |  |' in table
+  assert relu_vs_tanh.draw(_lab(tmp_path), {'2012': pair}).axes
+
+
+def test_tanh_gives_up_after_ten_times_as_long(tmp_path):
+  def execute(runs):
+    return _execute(runs, {'relu': 2.0, 'tanh': 21.0})
+
+  pair = relu_vs_tanh.compare(_lab(tmp_path, execute), '2012')
+  assert {row['limit'] for row in pair['tanh'].tuning} == {20.0}
+  assert set(relu_vs_tanh.ratios(pair)) == {math.inf}
+  assert '| > 20 | > 10 | 6 |' in relu_vs_tanh.markdown({'2012': pair})
+
+
+def test_numbers_that_explode_are_no_failure_but_others_are(tmp_path):
+  lab = _lab(tmp_path)
+  (row,) = lab.train('2012', 'relu', 0.1, [0], 9)
+  assert row['exploded'] and row['epochs'] is None
+  failing = _lab(tmp_path, lambda runs: _execute(runs, fails='tanh'))
+  with pytest.raises(errors.UserError, match='no disk'):
+    relu_vs_tanh.compare(failing, '2012')
