@@ -154,22 +154,35 @@ def execute(run: Run, environment: Mapping[str, str]) -> Result:
     environment: variables on top of this process's.
 
   Returns:
-    {'variant', 'seed', 'status'}; status is 'finished', or 'failed' with a
+    See `outcome`.
+  """
+  run.workdir.mkdir(parents=True, exist_ok=True)
+  with _alone(run.workdir) as lock:
+    if is_finished(run):
+      return outcome(run)
+    reason = _train(run, environment, lock)
+    if not reason:
+      (run.workdir / _FINISHED).write_text(json.dumps(run.flags) + '\n')
+  return outcome(run, reason)
+
+
+def outcome(run: Run, reason: str = '') -> Result:
+  """What became of a run.
+
+  Args:
+    run: which.
+    reason: why it failed, if it did.
+
+  Returns:
+    {'variant', 'seed', 'status'}; status is 'finished', or 'failed' with the
     'reason'.
   """
   result = {'variant': run.variant, 'seed': run.seed, 'status': 'finished'}
-  run.workdir.mkdir(parents=True, exist_ok=True)
-  with _alone(run.workdir) as lock:
-    if _is_finished(run):
-      return result
-    reason = _train(run, environment, lock)
-    if reason:
-      return result | {'status': 'failed', 'reason': reason}
-    (run.workdir / _FINISHED).write_text(json.dumps(run.flags) + '\n')
-  return result
+  return result | {'status': 'failed', 'reason': reason} if reason else result
 
 
-def _is_finished(run: Run) -> bool:
+def is_finished(run: Run) -> bool:
+  """Whether it was trained to its end, with the same flags."""
   path = run.workdir / _FINISHED
   try:
     return json.loads(path.read_text()) == list(run.flags)
