@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import queue
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -218,7 +219,9 @@ def _train(run: Run, environment: Mapping[str, str], lock: int) -> str:
   if done.returncode == 0:
     return ''
   lines = path.read_text(errors='replace').replace('\r', '\n').splitlines()
-  last = lines[-1] if lines else ''
+  last = lines[-1] if lines else 'no output'
+  if done.returncode < 0:
+    return f'killed by {signal.Signals(-done.returncode).name}: {last}'
   return f'exit code {done.returncode}: {last}'
 
 
