@@ -17,9 +17,10 @@ import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from absl import app, flags, logging
+from matplotlib import figure
 
 from alexnet_jax import command_line, errors, slurm, sweep, sweep_results
 from alexnet_jax import workdir as workdir_lib
@@ -102,6 +103,25 @@ def execute_all(runs: Sequence[sweep.Run]) -> Iterator[sweep.Result]:
   return slurm.execute_all(runs, workdir() / 'slurm', parameters)
 
 
+def write_results(
+  rows: Sequence[Mapping[str, object]], text: str, chart: figure.Figure
+) -> None:
+  """Writes what was found to the workdir, and where.
+
+  Args:
+    rows: for results.jsonl.
+    text: for results.md.
+    chart: for plot.png.
+  """
+  directory = workdir()
+  lines = [json.dumps(row) + '\n' for row in rows]
+  (directory / 'results.jsonl').write_text(''.join(lines))
+  (directory / 'results.md').write_text(text)
+  picture.write(chart, directory / 'plot.png')
+  environment = json.dumps(workdir_lib.environment(), indent=2) + '\n'
+  (directory / 'environment.json').write_text(environment)
+
+
 def run(experiment: sweep.Experiment) -> None:
   """The whole program of an experiment."""
   define_flags()
@@ -152,15 +172,9 @@ def _execute(
 
 
 def _write(experiment: sweep.Experiment, results: list[sweep.Result]) -> str:
-  directory = workdir()
-  lines = [json.dumps(result) + '\n' for result in results]
-  (directory / 'results.jsonl').write_text(''.join(lines))
   table = sweep_results.rows(experiment, results)
-  picture.write(sweep_results.draw(experiment, table), directory / 'plot.png')
-  environment = json.dumps(workdir_lib.environment(), indent=2) + '\n'
-  (directory / 'environment.json').write_text(environment)
   text = sweep_results.markdown(experiment, table, _FLAGS.data)
-  (directory / 'results.md').write_text(text)
+  write_results(results, text, sweep_results.draw(experiment, table))
   return text
 
 
