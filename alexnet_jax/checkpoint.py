@@ -70,7 +70,7 @@ class Checkpointer:
     return self._manager.latest_step()
 
   def save(self, step: int, state: Tree, extra: dict) -> None:
-    """Saves in the background.
+    """Saves in the background, over what the step has been saved as.
 
     Args:
       step: names the checkpoint.
@@ -78,6 +78,8 @@ class Checkpointer:
       extra: JSON values that belong to it.
     """
     leaves = _flatten(state)
+    if step == self.latest_step():
+      self._manager.delete(step)
     self._manager.save(
       step,
       args=ocp.args.Composite(

@@ -35,7 +35,11 @@ class Evaluator:
   workers: int
 
   def __call__(
-    self, params, prepared: records.PreparedSet, split: str
+    self,
+    params,
+    prepared: records.PreparedSet,
+    split: str,
+    check: Callable[[], None] = lambda: None,
   ) -> tuple[dict[str, float | int], dict[str, float]]:
     """Means over the split.
 
@@ -43,6 +47,7 @@ class Evaluator:
       params: on the devices, as the plan has put them.
       prepared: the data.
       split: 'train' or 'validation'.
+      check: called before every batch; may raise.
 
     Returns:
       'loss', 'top1_error', 'top5_error' and the exact count 'examples'; and
@@ -59,6 +64,7 @@ class Evaluator:
     count = prepared.num_examples(split)
     totals = dict.fromkeys(metrics.NAMES, np.float64(0))
     for batch in _progress(batches, -(-count // self.batch_size), split):
+      check()
       sums = self.plan.get(self.step(params, self.plan.put_batch(batch)))
       totals = {name: totals[name] + sums[name] for name in totals}
     seconds = time.perf_counter() - began
