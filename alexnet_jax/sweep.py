@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import queue
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -167,22 +168,35 @@ def execute(run: Run, environment: Mapping[str, str]) -> Result:
     environment: variables on top of this process's.
 
   Returns:
-    {'variant', 'seed', 'status'}; status is 'finished', or 'failed' with a
+    See `outcome`.
+  """
+  run.workdir.mkdir(parents=True, exist_ok=True)
+  with _alone(run.workdir) as lock:
+    if is_finished(run):
+      return outcome(run)
+    reason = _train(run, environment, lock)
+    if not reason:
+      (run.workdir / _FINISHED).write_text(json.dumps(run.flags) + '\n')
+  return outcome(run, reason)
+
+
+def outcome(run: Run, reason: str = '') -> Result:
+  """What became of a run.
+
+  Args:
+    run: which.
+    reason: why it failed, if it did.
+
+  Returns:
+    {'variant', 'seed', 'status'}; status is 'finished', or 'failed' with the
     'reason'.
   """
   result = {'variant': run.variant, 'seed': run.seed, 'status': 'finished'}
-  run.workdir.mkdir(parents=True, exist_ok=True)
-  with _alone(run.workdir) as lock:
-    if _is_finished(run):
-      return result
-    reason = _train(run, environment, lock)
-    if reason:
-      return result | {'status': 'failed', 'reason': reason}
-    (run.workdir / _FINISHED).write_text(json.dumps(run.flags) + '\n')
-  return result
+  return result | {'status': 'failed', 'reason': reason} if reason else result
 
 
-def _is_finished(run: Run) -> bool:
+def is_finished(run: Run) -> bool:
+  """Whether it was trained to its end, with the same flags."""
   path = run.workdir / _FINISHED
   try:
     return json.loads(path.read_text()) == list(run.flags)
@@ -218,7 +232,9 @@ def _train(run: Run, environment: Mapping[str, str], lock: int) -> str:
   if done.returncode == 0:
     return ''
   lines = path.read_text(errors='replace').replace('\r', '\n').splitlines()
-  last = lines[-1] if lines else ''
+  last = lines[-1] if lines else 'no output'
+  if done.returncode < 0:
+    return f'killed by {signal.Signals(-done.returncode).name}: {last}'
   return f'exit code {done.returncode}: {last}'
 
 

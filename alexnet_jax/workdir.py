@@ -22,10 +22,10 @@ from alexnet_jax import errors, git
 from alexnet_jax.data import prepare, preprocessing, records
 from configs import common
 
-# What a resumed run may change (and all that ends in _every_...).
-_RESUMABLE = (
-  'num_epochs',
-  'train_steps',
+# What no result depends on, but for rounding.
+_WITHOUT_EFFECT = (
+  'checkpoint_every_epochs',
+  'checkpoint_every_steps',
   'keep_checkpoints',
   'num_devices',
   'profile_steps',
@@ -33,7 +33,11 @@ _RESUMABLE = (
   'data.tfds_dir',
   'data.manual_dir',
   'data.workers',
+  'eval.split',
+  'eval.step',
 )
+# What a resumed run may change (and all that ends in _every_...).
+_RESUMABLE = (*_WITHOUT_EFFECT, 'num_epochs', 'train_steps')
 # What --mode=eval may be given.
 _EVALUABLE = (
   'batch_size',
@@ -184,6 +188,16 @@ def read_config(workdir: pathlib.Path | str) -> ml_collections.ConfigDict:
       'a run, or train one first.'
     )
   return ml_collections.ConfigDict(stored)
+
+
+def fields_of_effect(workdir: pathlib.Path | str) -> dict[str, object]:
+  """What a run's results depend on: its config's fields, by name as 'data.dir'.
+
+  Raises:
+    UserError: where there is no run.
+  """
+  fields = _flat(read_config(workdir).to_dict())
+  return {k: v for k, v in fields.items() if k not in _WITHOUT_EFFECT}
 
 
 def evaluation_config(

@@ -20,9 +20,9 @@ The paper says neither how its network was initialised nor how inputs were
 scaled: CONDITIONS are cuda-convnet's way, today's, and each half of the step
 between them, for which the tuning seed alone is run unless --seeds names more.
 
-Writes to --workdir: results.md, results.jsonl (a run a line), figure1.png,
-environment.json, and a directory for each run. The same command again goes on
-where it was stopped.
+Writes to --workdir: results.md, results.jsonl (a run a line), plot.png (the
+figure), environment.json, and a directory for each run. The same command again
+goes on where it was stopped.
 """
 
 import dataclasses
@@ -90,12 +90,14 @@ class Lab:
     data: as after the colon of --config.
     overrides: fields of every run, over all others.
     execute: as `sweep_program.execute_all`.
+    seeds: to run at the best rate; none for each condition's own.
   """
 
   workdir: pathlib.Path
   data: str
   overrides: sweep.Overrides
   execute: Callable[[Sequence[sweep.Run]], Iterable[sweep.Result]]
+  seeds: Sequence[int] = ()
 
   def train(
     self,
@@ -181,11 +183,10 @@ def measure(lab: Lab, condition: str, activation: str, limit: float) -> Line:
   about = CONDITIONS[condition]
   found = rate_search.search(epochs, RATES, about.start, limit)
   best = min(found, key=found.get)
-  if not about.seeds or math.isinf(found[best]):
+  seeds = lab.seeds or about.seeds
+  if not seeds or math.isinf(found[best]):
     return Line(tuning, [row for row in tuning if row['rate'] == best])
-  return Line(
-    tuning, lab.train(condition, activation, best, about.seeds, limit)
-  )
+  return Line(tuning, lab.train(condition, activation, best, seeds, limit))
 
 
 def compare(lab: Lab, condition: str) -> dict[str, Line]:
@@ -311,11 +312,8 @@ def _write(lab: Lab, found: dict[str, dict[str, Line]]) -> str:
   for pair in found.values():
     for line in pair.values():
       rows |= {lab.directory(row): row for row in line.tuning + line.rows}
-  lines = [json.dumps(row) + '\n' for row in rows.values()]
-  (lab.workdir / 'results.jsonl').write_text(''.join(lines))
-  picture.write(draw(lab, found), lab.workdir / 'figure1.png')
   text = markdown(found)
-  (lab.workdir / 'results.md').write_text(text)
+  sweep_program.write_results(list(rows.values()), text, draw(lab, found))
   return text
 
 
@@ -335,10 +333,11 @@ def main(argv: list[str]) -> None:
   found, failures, text = {}, [], ''
   with command_line.one_sentence():
     lab = Lab(
-      sweep_program.workdir(argv),
-      _FLAGS.data or 'cifar10',
+      sweep_program.workdir(),
+      _FLAGS.data,
       sweep_program.overrides(),
       sweep_program.execute_all,
+      sweep_program.seeds(),
     )
     for condition in _conditions():
       try:
@@ -346,12 +345,12 @@ def main(argv: list[str]) -> None:
         text = _write(lab, found)
       except errors.UserError as error:
         failures.append(f'failed: {error}')
-    sweep_program.write_environment(lab.workdir)
   print('\n'.join([text, *failures]))
   sys.exit(bool(failures))
 
 
 if __name__ == '__main__':
   sweep_program.define_flags()
+  flags.DEFINE_string('data', 'cifar10', 'As after the colon of --config.')
   flags.DEFINE_list('conditions', [], 'Which; by default all.')
   app.run(main)

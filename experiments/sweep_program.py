@@ -4,6 +4,11 @@ Each run is a process of `main.py`, one for each GPU at a time (on CPUs, one at
 a time). The same command again skips what is finished and goes on with the
 rest. Writes to --workdir: results.md, results.jsonl (a run a line), plot.png,
 environment.json, and VARIANT/seed-N/ for each run, with its log.txt.
+
+    --slurm=timeout_min=1440,slurm_partition=gpu,gpus_per_node=1
+
+makes every run a job of SLURM instead, with parameters of submitit and logs in
+slurm/.
 """
 
 import dataclasses
@@ -12,37 +17,119 @@ import json
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 
 from absl import app, flags, logging
+from matplotlib import figure
 
-from alexnet_jax import command_line, errors, sweep, sweep_results
+from alexnet_jax import command_line, errors, slurm, sweep, sweep_results
 from alexnet_jax import workdir as workdir_lib
 from alexnet_jax.figures import picture
 
 _FLAGS = flags.FLAGS
 
 
-def run(experiment: sweep.Experiment) -> None:
-  """The whole program; flags are defined here, so that tests can import it."""
+def define_flags() -> None:
+  """Flags of any program that runs a sweep, which the functions below read.
+
+  Called when a program runs, so that tests can import several.
+  """
   flags.DEFINE_string('workdir', None, 'Directory of all runs.')
-  flags.DEFINE_string(
-    'data', '', 'Other data than the claim is about: cifar10 or shapes.'
-  )
   flags.DEFINE_list('seeds', [], 'One run of each variant for each.')
-  flags.DEFINE_list('variants', [], 'Which; by default all.')
   flags.DEFINE_multi_string(
     'set', [], 'FIELD=VALUE of every config, as --set=num_epochs=5.'
   )
   flags.DEFINE_list('gpus', [], 'Numbers; by default all that are visible.')
-  app.run(functools.partial(_main, experiment))
+  flags.DEFINE_list(
+    'slurm',
+    [],
+    "Runs are jobs of SLURM with these parameters of submitit's, NAME=VALUE; "
+    'without timeout_min, of five minutes.',
+  )
 
 
-def _overrides() -> dict[str, str]:
+def workdir() -> pathlib.Path:
+  """The absolute --workdir.
+
+  Raises:
+    UserError: where it is missing.
+  """
+  if not _FLAGS.workdir:
+    raise errors.UserError('--workdir is missing; give one for all runs.')
+  return pathlib.Path(_FLAGS.workdir).expanduser().resolve()
+
+
+def seeds() -> list[int]:
+  """Those of --seeds; none where the program is to choose.
+
+  Raises:
+    UserError: where one is no whole number.
+  """
+  for seed in _FLAGS.seeds:
+    if not seed.isdecimal():
+      raise errors.UserError(f'--seeds={seed} is no whole number; give 0,1,2.')
+  return [int(seed) for seed in _FLAGS.seeds]
+
+
+def overrides() -> dict[str, str]:
+  """Fields of every config, as --set has them.
+
+  Raises:
+    UserError: where one has no value.
+  """
   pairs = [text.partition('=') for text in _FLAGS.set]
   for field, equals, _ in pairs:
     if not equals:
       raise errors.UserError(f'--set={field} is no FIELD=VALUE; give a value.')
   return {field: value for field, _, value in pairs}
+
+
+def execute_all(runs: Sequence[sweep.Run]) -> Iterator[sweep.Result]:
+  """Executes runs where the flags say: by --slurm, on --gpus, or here.
+
+  Yields:
+    What `sweep.execute` returns, as runs end.
+
+  Raises:
+    UserError: where --slurm cannot work.
+  """
+  if not _FLAGS.slurm:
+    return sweep.execute_all(runs, _devices())
+  if _FLAGS.gpus:
+    raise errors.UserError(
+      '--gpus are of this machine; with --slurm, give gpus_per_node=N there.'
+    )
+  parameters = slurm.parse(_FLAGS.slurm)
+  return slurm.execute_all(runs, workdir() / 'slurm', parameters)
+
+
+def write_results(
+  rows: Sequence[Mapping[str, object]], text: str, chart: figure.Figure
+) -> None:
+  """Writes what was found to the workdir, and where.
+
+  Args:
+    rows: for results.jsonl.
+    text: for results.md.
+    chart: for plot.png.
+  """
+  directory = workdir()
+  lines = [json.dumps(row) + '\n' for row in rows]
+  (directory / 'results.jsonl').write_text(''.join(lines))
+  (directory / 'results.md').write_text(text)
+  picture.write(chart, directory / 'plot.png')
+  environment = json.dumps(workdir_lib.environment(), indent=2) + '\n'
+  (directory / 'environment.json').write_text(environment)
+
+
+def run(experiment: sweep.Experiment) -> None:
+  """The whole program of an experiment."""
+  define_flags()
+  flags.DEFINE_string(
+    'data', '', 'Other data than the claim is about: cifar10 or shapes.'
+  )
+  flags.DEFINE_list('variants', [], 'Which; by default all.')
+  app.run(functools.partial(_main, experiment))
 
 
 def _devices() -> list[dict[str, str]]:
@@ -61,11 +148,8 @@ def _devices() -> list[dict[str, str]]:
 
 
 def _check_flags(argv: list[str], experiment: sweep.Experiment) -> None:
-  if len(argv) > 1 or not _FLAGS.workdir:
-    raise errors.UserError('give --workdir=DIR, and flags only.')
-  for seed in _FLAGS.seeds:
-    if not seed.isdecimal():
-      raise errors.UserError(f'--seeds={seed} is no whole number; give 0,1,2.')
+  if len(argv) > 1:
+    raise errors.UserError(f'{argv[1]!r} is no flag; write it as --name=value.')
   for name in _FLAGS.variants:
     if name not in experiment.variants:
       raise errors.UserError(
@@ -80,26 +164,17 @@ def _execute(
   """What all runs gave, in their order."""
   by_name = {(run.variant, run.seed): run for run in runs}
   results = {}
-  for result in sweep.execute_all(runs, _devices()):
+  for result in execute_all(runs):
     name = (result['variant'], result['seed'])
     results[name] = sweep.measure(experiment, by_name[name], result)
     print(json.dumps(results[name]), flush=True)
   return [results[name] for name in by_name]
 
 
-def _write(
-  experiment: sweep.Experiment,
-  workdir: pathlib.Path,
-  results: list[sweep.Result],
-) -> str:
-  lines = [json.dumps(result) + '\n' for result in results]
-  (workdir / 'results.jsonl').write_text(''.join(lines))
+def _write(experiment: sweep.Experiment, results: list[sweep.Result]) -> str:
   table = sweep_results.rows(experiment, results)
-  picture.write(sweep_results.draw(experiment, table), workdir / 'plot.png')
-  environment = json.dumps(workdir_lib.environment(), indent=2) + '\n'
-  (workdir / 'environment.json').write_text(environment)
   text = sweep_results.markdown(experiment, table, _FLAGS.data)
-  (workdir / 'results.md').write_text(text)
+  write_results(results, text, sweep_results.draw(experiment, table))
   return text
 
 
@@ -111,14 +186,13 @@ def _main(experiment: sweep.Experiment, argv: list[str]) -> None:
     if _FLAGS.variants:
       chosen = {name: experiment.variants[name] for name in _FLAGS.variants}
       experiment = dataclasses.replace(experiment, variants=chosen)
-    workdir = pathlib.Path(_FLAGS.workdir).expanduser().resolve()
     runs = sweep.plan(
       experiment,
-      workdir,
+      workdir(),
       data=_FLAGS.data,
-      seeds=[int(seed) for seed in _FLAGS.seeds],
-      overrides=_overrides(),
+      seeds=seeds(),
+      overrides=overrides(),
     )
     results = _execute(experiment, runs)
-    print(_write(experiment, workdir, results))
+    print(_write(experiment, results))
   sys.exit(any(result['status'] == 'failed' for result in results))

@@ -110,6 +110,13 @@ def test_one_failure_is_reported_and_the_rest_go_on(tmp_path, monkeypatch):
   assert results['broken']['reason'] == 'exit code 1: error: no such thing.'
 
 
+def test_a_signal_is_named(tmp_path, monkeypatch):
+  (tmp_path / 'main.py').write_text('import os\nos.kill(os.getpid(), 9)')
+  monkeypatch.setattr(sweep, '_ROOT', tmp_path)
+  run, *_ = sweep.plan(EXPERIMENT, tmp_path / 'runs')
+  assert sweep.execute(run, {})['reason'] == 'killed by SIGKILL: no output'
+
+
 def test_other_flags_train_again(tmp_path, monkeypatch):
   (tmp_path / 'main.py').write_text(MAIN)
   monkeypatch.setattr(sweep, '_ROOT', tmp_path)

@@ -17,6 +17,8 @@ _STYLES = {
   _VALIDATION: {'linestyle': '-', 'linewidth': 1.8},
 }
 _LABELS = {'top1_error': 'top-1 error', 'loss': 'loss'}
+# Of more runs than this, the names stand beside the panels.
+_INSIDE = 4
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, object]]:
@@ -55,9 +57,11 @@ def draw(
   """
   metrics = ('top1_error',) if training_error_only else tuple(_LABELS)
   splits = (_TRAIN,) if training_error_only else (_TRAIN, _VALIDATION)
-  chart = figure.Figure((4.4 * len(metrics), 3.4), layout='constrained')
+  size = _size(len(metrics), len(workdirs))
+  chart = figure.Figure(size, layout='constrained')
   panels = chart.subplots(1, len(metrics), squeeze=False)[0]
-  for workdir, colour in zip(workdirs.values(), _colours(), strict=False):
+  colours = _colours(len(workdirs))
+  for workdir, colour in zip(workdirs.values(), colours, strict=False):
     rows = read(workdir)
     for panel, metric in zip(panels, metrics, strict=True):
       for split in splits:
@@ -70,8 +74,16 @@ def draw(
   return chart
 
 
-def _colours() -> Iterator[str]:
-  return itertools.cycle(matplotlib.color_sequences['tab10'])
+def _size(num_panels: int, num_runs: int) -> tuple[float, float]:
+  """Of a figure, in inches."""
+  if num_runs <= _INSIDE:
+    return 4.4 * num_panels, 3.4
+  return 4.4 * num_panels + 2.4, max(3.4, 0.23 * (num_runs + 3))
+
+
+def _colours(num_runs: int) -> Iterator[str]:
+  name = 'tab10' if num_runs <= 10 else 'tab20'
+  return itertools.cycle(matplotlib.color_sequences[name])
 
 
 def _plot(
@@ -118,10 +130,12 @@ def _legend(
       lines += panel.plot([], [], color='0.3', **_STYLES[split])
       labels.append({_TRAIN: 'training'}.get(split, split))
   if len(names) > 1:
-    for name, colour in zip(names, _colours(), strict=False):
+    for name, colour in zip(names, _colours(len(names)), strict=False):
       lines += panel.plot([], [], color=colour, linewidth=3)
       labels.append(name)
   marks, texts = panel.get_legend_handles_labels()
   lines, labels = lines + marks[:1], labels + texts[:1]
-  if lines:
+  if len(names) > _INSIDE:
+    panel.figure.legend(lines, labels, frameon=False, loc='outside right upper')
+  elif lines:
     panel.legend(lines, labels, frameon=False)

@@ -1,0 +1,37 @@
+"""Compares runs: their curves in one figure, errors and settings in tables.
+
+    python -m experiments.compare runs/relu runs/tanh --output=compare
+
+Writes compare.png and compare.md, which is printed as well: last and best
+errors of each run, and the fields of their configs that differ.
+"""
+
+import os
+import pathlib
+
+# Before TensorFlow starts: it only says here which version it is.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+from absl import app
+
+from alexnet_jax import command_line, comparison, errors
+from alexnet_jax.figures import curves, picture
+from experiments import network_flags
+
+
+def main(argv: list[str]) -> None:
+  """Writes both; no checkpoint is needed."""
+  with command_line.one_sentence():
+    if not argv[1:]:
+      raise errors.UserError('no runs; give their workdirs, as DIR DIR.')
+    paths = [pathlib.Path(name).expanduser() for name in argv[1:]]
+    workdirs = comparison.labels(paths)
+    text = comparison.markdown(workdirs)
+    output = pathlib.Path(network_flags.OUTPUT.value or 'compare')
+    picture.write(curves.draw(workdirs), output.with_name(f'{output.name}.png'))
+    output.with_name(f'{output.name}.md').write_text(text)
+    print(text)
+
+
+if __name__ == '__main__':
+  app.run(main)
