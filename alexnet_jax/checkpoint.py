@@ -8,6 +8,7 @@ bit of its data file flips.
 import hashlib
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -42,6 +43,10 @@ def _digests(leaves: dict[str, np.ndarray], extra: dict) -> dict[str, str]:
   }
   text = json.dumps(extra, sort_keys=True)
   return digests | {'extra': hashlib.sha256(text.encode()).hexdigest()}
+
+
+class DamagedError(errors.UserError):
+  """A checkpoint is not what was saved."""
 
 
 class Checkpointer:
@@ -103,8 +108,9 @@ class Checkpointer:
       The state as numpy arrays, and `extra` with 'sha256', a digest a leaf.
 
     Raises:
-      UserError: where there is no such checkpoint, its leaves are of another
-        network, or a leaf's digest is wrong.
+      UserError: where there is no such checkpoint, or its leaves are of another
+        network.
+      DamagedError: where it cannot be read, or a leaf's digest is wrong.
     """
     step = self._choose(step)
     expected = _flatten(like)
@@ -114,15 +120,51 @@ class Checkpointer:
       leaves, extra = self._read(step, expected)
       digests = extra.pop('sha256')
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-      raise errors.UserError(
+      raise DamagedError(
         f'checkpoint {self._directory / str(step)} cannot be read '
-        f'({errors.first_line(error)}); delete that directory to go on from an '
-        'earlier one.'
+        f'({errors.first_line(error)}); an earlier one may be whole.'
       ) from error
     self._verify(step, _digests(leaves, extra), digests)
     ordered = [leaves[name] for name in expected]
     state = jax.tree.unflatten(jax.tree.structure(like), ordered)
     return state, extra | {'sha256': digests}
+
+  def restore_newest(self, like: Tree) -> tuple[Tree, dict]:
+    """Reads the newest checkpoint that is whole.
+
+    Later ones are renamed, and a line says so.
+
+    Args:
+      like: as `restore`.
+
+    Returns:
+      As `restore`.
+
+    Raises:
+      UserError: where there is none, or it is of another network.
+      DamagedError: where none is whole; nothing is renamed.
+    """
+    damaged = []
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        restored = self.restore(step, like)
+      except DamagedError as error:
+        damaged.append((step, error))
+      else:
+        self._set_aside(damaged)
+        return restored
+    newest = damaged[0][1]
+    raise DamagedError(f'{newest} But none is: start a new workdir.')
+
+  def _set_aside(self, damaged: list[tuple[int, DamagedError]]) -> None:
+    for step, error in damaged:
+      path = self._directory / str(step)
+      aside = path.with_name(f'{step}.damaged')
+      shutil.rmtree(aside, ignore_errors=True)
+      path.rename(aside)
+      print(f'{error} This one is now called {aside.name}.')
+    if damaged:
+      self._manager.reload()
 
   def _read(self, step: int, expected: dict) -> tuple[dict, dict]:
     target = {k: np.empty(x.shape, x.dtype) for k, x in expected.items()}
@@ -149,10 +191,9 @@ class Checkpointer:
   def _verify(self, step: int, actual: dict, saved: dict) -> None:
     for name, digest in actual.items():
       if digest != saved.get(name):
-        raise errors.UserError(
+        raise DamagedError(
           f'checkpoint {self._directory / str(step)} is damaged: {name} is '
-          'not what was saved; delete that directory to go on from an earlier '
-          'one.'
+          'not what was saved; an earlier one may be whole.'
         )
 
   def wait(self) -> None:

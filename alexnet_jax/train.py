@@ -249,21 +249,21 @@ def train_and_evaluate(
   # Mistakes in network and schedule stop here, before anything is written.
   optim.create_rates_fn(config, steps.of_epoch, steps.total)
   abstract_train_state(config)
-  process = workdir_lib.start(
-    workdir,
-    config,
-    prepared,
-    origin.process if origin else None,
-  )
-  program = create_program(config, plan, process, steps)
-  evaluator = create_evaluator(config, plan, process)
-  run_step = plan.compile(
-    functools.partial(train_step, program),
-    deterministic=config.deterministic,
-    donate=True,
-  )
-
   with contextlib.ExitStack() as stack:
+    stack.enter_context(workdir_lib.alone(workdir))
+    process = workdir_lib.start(
+      workdir,
+      config,
+      prepared,
+      origin.process if origin else None,
+    )
+    program = create_program(config, plan, process, steps)
+    evaluator = create_evaluator(config, plan, process)
+    run_step = plan.compile(
+      functools.partial(train_step, program),
+      deterministic=config.deterministic,
+      donate=True,
+    )
     checkpointer = stack.enter_context(
       checkpoint.Checkpointer(workdir, config.keep_checkpoints)
     )
@@ -419,7 +419,7 @@ def _restore_or_create(
       checkpointer.save(0, state, progress.extra(process))
       checkpointer.wait()
     return state, progress
-  state, extra = checkpointer.restore(0, abstract_train_state(config))
+  state, extra = checkpointer.restore_newest(abstract_train_state(config))
   process.check_digest(extra['preprocessing'])
   return state, Progress.from_extra(extra)
 

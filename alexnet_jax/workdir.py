@@ -7,11 +7,14 @@ config.json                          written last: its presence says that
                                      the directory holds a run
 """
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+from collections.abc import Iterator
 
 import jax
 import ml_collections
@@ -81,6 +84,25 @@ def _check_same(stored: dict, config: ml_collections.ConfigDict) -> None:
       f'workdir holds a run of another config ({"; ".join(changed)}); give '
       'that config again, or a new workdir.'
     )
+
+
+@contextlib.contextmanager
+def alone(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps other processes from training in a workdir, which is made.
+
+  Raises:
+    UserError: where one does.
+  """
+  workdir.mkdir(parents=True, exist_ok=True)
+  with (workdir / 'train.lock').open('w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise errors.UserError(
+        f'workdir={workdir}: another process trains there; wait for its end, '
+        'or give a new workdir.'
+      ) from error
+    yield
 
 
 def start(

@@ -156,6 +156,15 @@ def test_plateau_ends_the_run_and_survives_a_restart(data_dir, tmp_path):
   assert runs.rows(tmp_path)[-1]['step'] == 4
 
 
+def test_two_do_not_train_in_one_workdir(data_dir, tmp_path):
+  with (
+    workdir_lib.alone(tmp_path),
+    pytest.raises(errors.UserError, match='another process trains there'),
+  ):
+    train.train_and_evaluate(tiny.get_config(data_dir), tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['train.lock']
+
+
 def test_a_training_error_ends_the_run_and_it_stays_ended(data_dir, tmp_path):
   config = tiny.get_config(data_dir)
   config.train_steps = 100
