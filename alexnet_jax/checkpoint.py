@@ -23,7 +23,7 @@ _STATE = 'state'
 _EXTRA = 'extra'
 
 
-def _flatten(state: Tree) -> dict[str, np.ndarray]:
+def flatten(state: Tree) -> dict[str, np.ndarray]:
   """Leaves by name, as 'params/conv1/kernel'."""
   leaves = jax.tree_util.tree_leaves_with_path(state)
   return {
@@ -82,7 +82,7 @@ class Checkpointer:
       state: canonical, numpy arrays that nobody writes to any more.
       extra: JSON values that belong to it.
     """
-    leaves = _flatten(state)
+    leaves = flatten(state)
     if step == self.latest_step():
       self._manager.delete(step)
     self._manager.save(
@@ -113,9 +113,9 @@ class Checkpointer:
       DamagedError: where it cannot be read, or a leaf's digest is wrong.
     """
     step = self._choose(step)
-    expected = _flatten(like)
+    expected = flatten(like)
     try:
-      saved = _flatten(self._manager.item_metadata(step)[_STATE].tree)
+      saved = flatten(self._manager.item_metadata(step)[_STATE].tree)
       _compare(self._directory / str(step), saved, expected)
       leaves, extra = self._read(step, expected)
       digests = extra.pop('sha256')
@@ -177,7 +177,7 @@ class Checkpointer:
         }
       ),
     )
-    return _flatten(restored[_STATE]), restored[_EXTRA]
+    return flatten(restored[_STATE]), restored[_EXTRA]
 
   def _choose(self, step: int) -> int:
     steps = self._manager.all_steps()
