@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from alexnet_jax import errors
+from alexnet_jax import errors, hosts
 
 Tree = Any
 _STATE = 'state'
@@ -45,6 +45,16 @@ def _digests(leaves: dict[str, np.ndarray], extra: dict) -> dict[str, str]:
   return digests | {'extra': hashlib.sha256(text.encode()).hexdigest()}
 
 
+def _alone() -> ocp.options.MultiprocessingOptions:
+  """Has orbax wait for no other process."""
+  number = jax.process_index()
+  return ocp.options.MultiprocessingOptions(
+    primary_host=number,
+    active_processes={number},
+    barrier_sync_key_prefix=f'process{number}',
+  )
+
+
 class DamagedError(errors.UserError):
   """A checkpoint is not what was saved."""
 
@@ -59,10 +69,14 @@ class Checkpointer:
 
   def __init__(self, workdir: pathlib.Path, keep: int | None = None):
     self._directory = workdir / 'checkpoints'
+    self._directory.mkdir(parents=True, exist_ok=True)
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=True
+        create=False,
+        max_to_keep=keep,
+        enable_async_checkpointing=True,
+        multiprocessing_options=_alone(),
       ),
       item_handlers={
         _STATE: ocp.StandardCheckpointHandler(),
@@ -77,11 +91,15 @@ class Checkpointer:
   def save(self, step: int, state: Tree, extra: dict) -> None:
     """Saves in the background, over what the step has been saved as.
 
+    Of several processes, the first does.
+
     Args:
       step: names the checkpoint.
       state: canonical, numpy arrays that nobody writes to any more.
       extra: JSON values that belong to it.
     """
+    if not hosts.is_first():
+      return
     leaves = flatten(state)
     if step == self.latest_step():
       self._manager.delete(step)
@@ -132,7 +150,8 @@ class Checkpointer:
   def restore_newest(self, like: Tree) -> tuple[Tree, dict]:
     """Reads the newest checkpoint that is whole.
 
-    Later ones are renamed, and a line says so.
+    Later ones are renamed, and a line says so. Of several processes, the first
+    chooses.
 
     Args:
       like: as `restore`.
@@ -144,6 +163,15 @@ class Checkpointer:
       UserError: where there is none, or it is of another network.
       DamagedError: where none is whole; nothing is renamed.
     """
+    if hosts.is_first():
+      step, restored = self._first_whole(like)
+      hosts.agree(step)
+      return restored
+    step = hosts.agree(0)
+    self._manager.reload()
+    return self.restore(step, like)
+
+  def _first_whole(self, like: Tree) -> tuple[int, tuple[Tree, dict]]:
     damaged = []
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
@@ -152,7 +180,7 @@ class Checkpointer:
         damaged.append((step, error))
       else:
         self._set_aside(damaged)
-        return restored
+        return step, restored
     newest = damaged[0][1]
     raise DamagedError(f'{newest} But none is: start a new workdir.')
 

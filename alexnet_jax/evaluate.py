@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from alexnet_jax import metrics, parallel, trained
+from alexnet_jax import hosts, metrics, parallel, trained
 from alexnet_jax.data import augment, pipeline, preprocessing, records
 from alexnet_jax.models import AlexNet
 from alexnet_jax.train_state import create_model
@@ -165,7 +165,12 @@ def create_predictor(
 
 def _progress(batches: Iterable, total: int, split: str) -> tqdm.tqdm:
   return tqdm.tqdm(
-    batches, total=total, desc=f'evaluate {split}', unit='batch', leave=False
+    batches,
+    total=total,
+    desc=f'evaluate {split}',
+    unit='batch',
+    leave=False,
+    disable=not hosts.is_first(),
   )
 
 

@@ -3,6 +3,9 @@
 import signal
 import threading
 
+import jax
+from jax.experimental import multihost_utils
+
 from alexnet_jax import errors
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -12,6 +15,8 @@ class Interruption:
   """Notes the first signal, for the loop to ask; a second one acts at once.
 
   Outside of the main thread, where Python has no handlers, it notes nothing.
+  Several processes must stop at one step: JAX listens to SIGTERM for all of
+  them, and SIGINT acts at once.
   """
 
   def __init__(self):
@@ -19,7 +24,8 @@ class Interruption:
     self._before = {}
 
   def __enter__(self) -> 'Interruption':
-    if threading.current_thread() is threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and jax.process_count() == 1:
       self._before = {n: signal.signal(n, self._note) for n in SIGNALS}
     return self
 
@@ -32,6 +38,13 @@ class Interruption:
     self._number = number
     for each in SIGNALS:
       signal.signal(each, signal.SIG_DFL)
+
+  def check_step(self, step: int) -> None:
+    """As `check`, after each step, at the same one for all processes."""
+    if jax.process_count() == 1:
+      self.check()
+    elif multihost_utils.reached_preemption_sync_point(step):
+      raise errors.Interrupted(signal.SIGTERM)
 
   def check(self) -> None:
     """Returns if there was no signal.

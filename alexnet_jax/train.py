@@ -19,6 +19,7 @@ from alexnet_jax import (
   checkpoint,
   errors,
   fine_tune,
+  hosts,
   metrics,
   optim,
   parallel,
@@ -273,15 +274,21 @@ def train_and_evaluate(
     first_step, plateau = int(state.step), progress.plateau
     is_pending = progress.is_pending
     if progress.is_over or (first_step >= steps.total and not is_pending):
-      print(f'{workdir} is complete at step {first_step}.')
+      hosts.say(f'{workdir} is complete at step {first_step}.')
       return state
-    print(_introduction(config, plan, state, prepared, steps))
+    hosts.say(_introduction(config, plan, state, prepared, steps))
     state = plan.put_state(state, program.tower_wise)
-    writer = stack.enter_context(
-      metrics.MetricsWriter(workdir, first_step - is_pending)
-    )
+    writer = metrics.NoWriter()
+    if hosts.is_first():
+      writer = metrics.MetricsWriter(workdir, first_step - is_pending)
+      stack.enter_context(writer)
     bar = stack.enter_context(
-      tqdm.tqdm(total=steps.total, initial=first_step, unit='step')
+      tqdm.tqdm(
+        total=steps.total,
+        initial=first_step,
+        unit='step',
+        disable=not hosts.is_first(),
+      )
     )
     batches = pipeline.train_batches(
       prepared,
@@ -293,7 +300,12 @@ def train_and_evaluate(
       share=plan.share(config.batch_size),
     )
     trace = stack.enter_context(
-      profiler.Profiler(workdir, config.profile_steps, first_step, steps.total)
+      profiler.Profiler(
+        workdir,
+        config.profile_steps if hosts.is_first() else 0,
+        first_step,
+        steps.total,
+      )
     )
     interruption = stack.enter_context(Interruption())
     clock = metrics.Clock(config.batch_size)
@@ -329,7 +341,7 @@ def train_and_evaluate(
       for step, batch in numbered:
         if batch is not None:
           state = advance(step, batch)
-        interruption.check()
+        interruption.check_step(step)
 
         due = steps.due(step)
         if not any(due.values()):
@@ -343,7 +355,7 @@ def train_and_evaluate(
             )
           _check_loss(values['loss'], step)
           writer.write(step, epoch, 'validation', values, timing)
-          bar.write(
+          hosts.say(
             f'epoch {epoch:.4g}, validation: {_summary(values, timing)}'
           )
           plateau = _next_plateau(config.schedule, plateau, values)
@@ -361,7 +373,7 @@ def train_and_evaluate(
         if due['checkpoint'] or is_over:
           save(step, Progress(plateau, is_over=is_over))
         if is_over:
-          bar.write(f'{_reason(plateau)}: done at step {step}.')
+          hosts.say(f'{_reason(plateau)}: done at step {step}.')
           break
     except errors.Interrupted as interrupted:
       # What was due after this step has not been done.
@@ -409,7 +421,7 @@ def _restore_or_create(
   class_names: list[str],
 ) -> tuple[TrainState, 'Progress']:
   """The newest checkpoint's canonical state, or a new one."""
-  if checkpointer.latest_step() is None:
+  if not hosts.agree(checkpointer.latest_step() is not None):
     state, progress = create_train_state(config), Progress(optim.Plateau())
     if origin:
       fine_tune.check_preprocessing(config, origin, process)

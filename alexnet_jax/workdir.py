@@ -21,7 +21,7 @@ import ml_collections
 import tensorflow as tf
 from flax import traverse_util
 
-from alexnet_jax import errors, git
+from alexnet_jax import errors, git, hosts
 from alexnet_jax.data import prepare, preprocessing, records
 from configs import common
 
@@ -88,11 +88,14 @@ def _check_same(stored: dict, config: ml_collections.ConfigDict) -> None:
 
 @contextlib.contextmanager
 def alone(workdir: pathlib.Path) -> Iterator[None]:
-  """Keeps other processes from training in a workdir, which is made.
+  """Keeps other runs from training in a workdir, which is made.
 
   Raises:
     UserError: where one does.
   """
+  if not hosts.is_first():
+    yield
+    return
   workdir.mkdir(parents=True, exist_ok=True)
   with (workdir / 'train.lock').open('w') as file:
     try:
@@ -113,6 +116,8 @@ def start(
 ) -> preprocessing.Preprocessing:
   """Sets up a new run's directory, or checks that it may go on.
 
+  Of several processes, the first writes.
+
   Args:
     workdir: absolute path of the run.
     config: of the run.
@@ -126,6 +131,18 @@ def start(
     UserError: where the directory holds a run of another config, or a new
       run's data was prepared from other files than there are now.
   """
+  if hosts.is_first():
+    _write_or_check(workdir, config, prepared, process)
+  hosts.wait('start of workdir')
+  return preprocessing.load(workdir / 'preprocessing.npz')
+
+
+def _write_or_check(
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  prepared: records.PreparedSet,
+  process: preprocessing.Preprocessing | None,
+) -> None:
   stored = _read_config(workdir)
   if stored is None:
     prepare.check_origin(prepared, config.data.manual_dir)
@@ -137,7 +154,6 @@ def start(
     _check_same(stored, config)
     _check_data(workdir, prepared)
   write_config(workdir, config, {'warnings': prepared.warnings()})
-  return preprocessing.load(workdir / 'preprocessing.npz')
 
 
 def write_inputs(

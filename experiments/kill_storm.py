@@ -171,6 +171,12 @@ def _differences(a: pathlib.Path, b: pathlib.Path) -> list[str]:
   return names
 
 
+def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+  if a is None or b is None:
+    return False
+  return np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
 def _result(workdir: pathlib.Path) -> tuple[dict[str, np.ndarray], list[dict]]:
   like = train_state.abstract_train_state(workdir_lib.read_config(workdir))
   with checkpoint.Checkpointer(workdir) as checkpointer:
