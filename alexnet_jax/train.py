@@ -334,6 +334,7 @@ def train_and_evaluate(
         canonical = plan.get_state(state, program.tower_wise)
         checkpointer.save(step, canonical, progress.extra(process))
 
+    last_loss = math.nan
     numbered = enumerate(batches, first_step + 1)
     if is_pending:
       numbered = itertools.chain([(first_step, None)], numbered)
@@ -347,7 +348,8 @@ def train_and_evaluate(
         if not any(due.values()):
           continue
         epoch = step * config.batch_size / num_examples
-        _check_finite(int(plan.get(state.first_bad_step)), checkpointer)
+        bad_step = int(plan.get(state.first_bad_step))
+        _check_finite(bad_step, last_loss, checkpointer)
         if due['eval']:
           with clock.paused():
             values, timing = evaluator(
@@ -369,6 +371,7 @@ def train_and_evaluate(
           bar.set_postfix_str(_summary(values, timing))
           state = _replace(plan, state, window=metrics.zeros())
           clock.restart()
+          last_loss = values['loss']
           is_over |= values['top1_error'] < config.stop_at_train_error
         if due['checkpoint'] or is_over:
           save(step, Progress(plateau, is_over=is_over))
@@ -469,13 +472,16 @@ def _reason(plateau: optim.Plateau) -> str:
 
 
 def _check_finite(
-  first_bad_step: int, checkpointer: checkpoint.Checkpointer
+  first_bad_step: int,
+  last_loss: float,
+  checkpointer: checkpoint.Checkpointer,
 ) -> None:
   if first_bad_step >= 0:
     raise errors.UserError(
-      f'loss or gradients of step {first_bad_step} were not finite (newest '
-      f'checkpoint: step {checkpointer.latest_step()}); start a new workdir '
-      'with a lower optimizer.learning_rate.'
+      f'loss or gradients of step {first_bad_step} were not finite (mean loss '
+      f'of the last log before: {last_loss:.4g}; newest checkpoint: step '
+      f'{checkpointer.latest_step()}); start a new workdir with a lower '
+      'optimizer.learning_rate.'
     )
 
 
