@@ -23,6 +23,7 @@ from alexnet_jax import (
   compilation_cache,
   errors,
   evaluate,
+  hosts,
   train,
 )
 from alexnet_jax import workdir as workdir_lib
@@ -32,6 +33,23 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'What to do.')
+
+
+_DISTRIBUTED = flags.DEFINE_bool(
+  'distributed', False, 'Several processes of a cluster that JAX knows: SLURM.'
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', None, 'Several processes anywhere: HOST:PORT of the first.'
+)
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which one, from 0.')
+
+
+def _join() -> None:
+  """Before JAX looks at its devices."""
+  given = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+  if _DISTRIBUTED.value or given != (None, None, None):
+    hosts.join(*given)
 
 
 def _evaluate(workdir: pathlib.Path) -> None:
@@ -57,6 +75,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
   with command_line.one_sentence():
     _check_flags(argv)
+    _join()
     compilation_cache.enable()
     workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
     if _MODE.value == 'eval':

@@ -8,6 +8,7 @@ bit of its data file flips.
 import hashlib
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -15,14 +16,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from alexnet_jax import errors
+from alexnet_jax import errors, hosts
 
 Tree = Any
 _STATE = 'state'
 _EXTRA = 'extra'
 
 
-def _flatten(state: Tree) -> dict[str, np.ndarray]:
+def flatten(state: Tree) -> dict[str, np.ndarray]:
   """Leaves by name, as 'params/conv1/kernel'."""
   leaves = jax.tree_util.tree_leaves_with_path(state)
   return {
@@ -44,6 +45,20 @@ def _digests(leaves: dict[str, np.ndarray], extra: dict) -> dict[str, str]:
   return digests | {'extra': hashlib.sha256(text.encode()).hexdigest()}
 
 
+def _alone() -> ocp.options.MultiprocessingOptions:
+  """Has orbax wait for no other process."""
+  number = jax.process_index()
+  return ocp.options.MultiprocessingOptions(
+    primary_host=number,
+    active_processes={number},
+    barrier_sync_key_prefix=f'process{number}',
+  )
+
+
+class DamagedError(errors.UserError):
+  """A checkpoint is not what was saved."""
+
+
 class Checkpointer:
   """Saves, finds and verifies the checkpoints of a workdir.
 
@@ -54,10 +69,14 @@ class Checkpointer:
 
   def __init__(self, workdir: pathlib.Path, keep: int | None = None):
     self._directory = workdir / 'checkpoints'
+    self._directory.mkdir(parents=True, exist_ok=True)
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=True
+        create=False,
+        max_to_keep=keep,
+        enable_async_checkpointing=True,
+        multiprocessing_options=_alone(),
       ),
       item_handlers={
         _STATE: ocp.StandardCheckpointHandler(),
@@ -70,14 +89,20 @@ class Checkpointer:
     return self._manager.latest_step()
 
   def save(self, step: int, state: Tree, extra: dict) -> None:
-    """Saves in the background.
+    """Saves in the background, over what the step has been saved as.
+
+    Of several processes, the first does.
 
     Args:
       step: names the checkpoint.
       state: canonical, numpy arrays that nobody writes to any more.
       extra: JSON values that belong to it.
     """
-    leaves = _flatten(state)
+    if not hosts.is_first():
+      return
+    leaves = flatten(state)
+    if step == self.latest_step():
+      self._manager.delete(step)
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -101,26 +126,73 @@ class Checkpointer:
       The state as numpy arrays, and `extra` with 'sha256', a digest a leaf.
 
     Raises:
-      UserError: where there is no such checkpoint, its leaves are of another
-        network, or a leaf's digest is wrong.
+      UserError: where there is no such checkpoint, or its leaves are of another
+        network.
+      DamagedError: where it cannot be read, or a leaf's digest is wrong.
     """
     step = self._choose(step)
-    expected = _flatten(like)
+    expected = flatten(like)
     try:
-      saved = _flatten(self._manager.item_metadata(step)[_STATE].tree)
+      saved = flatten(self._manager.item_metadata(step)[_STATE].tree)
       _compare(self._directory / str(step), saved, expected)
       leaves, extra = self._read(step, expected)
       digests = extra.pop('sha256')
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-      raise errors.UserError(
+      raise DamagedError(
         f'checkpoint {self._directory / str(step)} cannot be read '
-        f'({errors.first_line(error)}); delete that directory to go on from an '
-        'earlier one.'
+        f'({errors.first_line(error)}); an earlier one may be whole.'
       ) from error
     self._verify(step, _digests(leaves, extra), digests)
     ordered = [leaves[name] for name in expected]
     state = jax.tree.unflatten(jax.tree.structure(like), ordered)
     return state, extra | {'sha256': digests}
+
+  def restore_newest(self, like: Tree) -> tuple[Tree, dict]:
+    """Reads the newest checkpoint that is whole.
+
+    Later ones are renamed, and a line says so. Of several processes, the first
+    chooses.
+
+    Args:
+      like: as `restore`.
+
+    Returns:
+      As `restore`.
+
+    Raises:
+      UserError: where there is none, or it is of another network.
+      DamagedError: where none is whole; nothing is renamed.
+    """
+    if hosts.is_first():
+      step, restored = self._first_whole(like)
+      hosts.agree(step)
+      return restored
+    step = hosts.agree(0)
+    self._manager.reload()
+    return self.restore(step, like)
+
+  def _first_whole(self, like: Tree) -> tuple[int, tuple[Tree, dict]]:
+    damaged = []
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        restored = self.restore(step, like)
+      except DamagedError as error:
+        damaged.append((step, error))
+      else:
+        self._set_aside(damaged)
+        return step, restored
+    newest = damaged[0][1]
+    raise DamagedError(f'{newest} But none is: start a new workdir.')
+
+  def _set_aside(self, damaged: list[tuple[int, DamagedError]]) -> None:
+    for step, error in damaged:
+      path = self._directory / str(step)
+      aside = path.with_name(f'{step}.damaged')
+      shutil.rmtree(aside, ignore_errors=True)
+      path.rename(aside)
+      print(f'{error} This one is now called {aside.name}.')
+    if damaged:
+      self._manager.reload()
 
   def _read(self, step: int, expected: dict) -> tuple[dict, dict]:
     target = {k: np.empty(x.shape, x.dtype) for k, x in expected.items()}
@@ -133,7 +205,7 @@ class Checkpointer:
         }
       ),
     )
-    return _flatten(restored[_STATE]), restored[_EXTRA]
+    return flatten(restored[_STATE]), restored[_EXTRA]
 
   def _choose(self, step: int) -> int:
     steps = self._manager.all_steps()
@@ -147,10 +219,9 @@ class Checkpointer:
   def _verify(self, step: int, actual: dict, saved: dict) -> None:
     for name, digest in actual.items():
       if digest != saved.get(name):
-        raise errors.UserError(
+        raise DamagedError(
           f'checkpoint {self._directory / str(step)} is damaged: {name} is '
-          'not what was saved; delete that directory to go on from an earlier '
-          'one.'
+          'not what was saved; an earlier one may be whole.'
         )
 
   def wait(self) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -51,9 +52,17 @@ def _one_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
-  """Turns a user's mistake into one line on stderr and exit code 1."""
+  """Turns a user's mistake into one line on stderr and exit code 1.
+
+  A signal's exit code is 128 + its number.
+  """
   try:
     yield
+  except errors.Interrupted as interrupted:
+    print(interrupted, file=sys.stderr)
+    sys.exit(128 + interrupted.number)
+  except KeyboardInterrupt:
+    sys.exit(128 + signal.SIGINT)
   except errors.UserError as error:
     sys.exit(f'error: {error}')
   except OSError as error:

@@ -9,6 +9,20 @@ class UserError(Exception):
   """
 
 
+class Interrupted(Exception):
+  """A signal has asked the process to stop.
+
+  Entry points exit with 128 + its number, as shells have it.
+
+  Attributes:
+    number: of the signal.
+  """
+
+  def __init__(self, number: int, message: str = ''):
+    super().__init__(message)
+    self.number = number
+
+
 def first_line(error: Exception) -> str:
   """The first line of another library's message, to quote in a sentence."""
   lines = str(error).strip().splitlines()

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from alexnet_jax import metrics, parallel, trained
+from alexnet_jax import hosts, metrics, parallel, trained
 from alexnet_jax.data import augment, pipeline, preprocessing, records
 from alexnet_jax.models import AlexNet
 from alexnet_jax.train_state import create_model
@@ -35,7 +35,11 @@ class Evaluator:
   workers: int
 
   def __call__(
-    self, params, prepared: records.PreparedSet, split: str
+    self,
+    params,
+    prepared: records.PreparedSet,
+    split: str,
+    check: Callable[[], None] = lambda: None,
   ) -> tuple[dict[str, float | int], dict[str, float]]:
     """Means over the split.
 
@@ -43,6 +47,7 @@ class Evaluator:
       params: on the devices, as the plan has put them.
       prepared: the data.
       split: 'train' or 'validation'.
+      check: called before every batch; may raise.
 
     Returns:
       'loss', 'top1_error', 'top5_error' and the exact count 'examples'; and
@@ -59,6 +64,7 @@ class Evaluator:
     count = prepared.num_examples(split)
     totals = dict.fromkeys(metrics.NAMES, np.float64(0))
     for batch in _progress(batches, -(-count // self.batch_size), split):
+      check()
       sums = self.plan.get(self.step(params, self.plan.put_batch(batch)))
       totals = {name: totals[name] + sums[name] for name in totals}
     seconds = time.perf_counter() - began
@@ -159,7 +165,12 @@ def create_predictor(
 
 def _progress(batches: Iterable, total: int, split: str) -> tqdm.tqdm:
   return tqdm.tqdm(
-    batches, total=total, desc=f'evaluate {split}', unit='batch', leave=False
+    batches,
+    total=total,
+    desc=f'evaluate {split}',
+    unit='batch',
+    leave=False,
+    disable=not hosts.is_first(),
   )
 
 

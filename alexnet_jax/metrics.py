@@ -109,6 +109,13 @@ class MetricsWriter:
     self._tensorboard.close()
 
 
+class NoWriter:
+  """For processes that leave writing to the first."""
+
+  def write(self, *row) -> None:
+    """Writes nothing."""
+
+
 class Clock:
   """Measures a logging window, without the pauses in it.
 

@@ -193,6 +193,9 @@ class ManyDevices:
 
   def get_state(self, state: Tree, tower_wise: Tree) -> Tree:
     """Devices -> canonical state of numpy arrays that own their memory."""
+    if not self._has_all_towers:
+      state = self._meet(state, tower_wise)
+      tower_wise = jax.tree.map(lambda _: False, tower_wise)
 
     def get(x: jax.Array, by_tower: bool) -> np.ndarray:
       # Shards, not x[0]: indexing would gather across devices.
@@ -203,13 +206,39 @@ class ManyDevices:
     return jax.tree.map(get, state, tower_wise)
 
   @property
-  def _own_slices(self) -> range:
-    """The slices that this process's devices work on."""
-    own = [
-      number // self.towers.count
+  def _own_numbers(self) -> list[int]:
+    """This process's devices."""
+    return [
+      number
       for number, device in enumerate(self._devices)
       if device.process_index == jax.process_index()
     ]
+
+  @property
+  def _has_all_towers(self) -> bool:
+    own = {number % self.towers.count for number in self._own_numbers}
+    return len(own) == self.towers.count
+
+  def _meet(self, state: Tree, tower_wise: Tree) -> Tree:
+    """Gives every device all towers of the leaves that have them: a copy."""
+
+    def meet(x: jax.Array, by_tower: bool) -> jax.Array:
+      if not by_tower:
+        return x
+      groups = self.towers.groups
+      return lax.all_gather(
+        x, _AXIS, axis=0, tiled=True, axis_index_groups=groups
+      )
+
+    def program(state: Tree) -> Tree:
+      return jax.tree.map(meet, state, tower_wise)
+
+    return jax.pmap(program, axis_name=_AXIS, devices=self._devices)(state)
+
+  @property
+  def _own_slices(self) -> range:
+    """The slices that this process's devices work on."""
+    own = [number // self.towers.count for number in self._own_numbers]
     return range(own[0], own[-1] + 1)
 
   def share(self, batch_size: int) -> slice:

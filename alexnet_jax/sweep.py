@@ -263,8 +263,12 @@ def execute_all(
 
   with concurrent.futures.ThreadPoolExecutor(len(devices)) as pool:
     futures = [pool.submit(work, run) for run in runs]
-    for future in concurrent.futures.as_completed(futures):
-      yield future.result()
+    try:
+      for future in concurrent.futures.as_completed(futures):
+        yield future.result()
+    finally:
+      # Where the caller stops early, as at Ctrl-C, no other run starts.
+      pool.shutdown(wait=False, cancel_futures=True)
 
 
 def measure(experiment: Experiment, run: Run, result: Result) -> Result:

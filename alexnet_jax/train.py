@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import pathlib
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from alexnet_jax import (
   checkpoint,
   errors,
   fine_tune,
+  hosts,
   metrics,
   optim,
   parallel,
@@ -28,6 +30,7 @@ from alexnet_jax import (
 from alexnet_jax import workdir as workdir_lib
 from alexnet_jax.data import augment, pipeline, prepare, preprocessing, records
 from alexnet_jax.evaluate import create_evaluator
+from alexnet_jax.interruption import Interruption
 from alexnet_jax.models import AlexNet
 from alexnet_jax.train_state import (
   TrainState,
@@ -247,36 +250,45 @@ def train_and_evaluate(
   # Mistakes in network and schedule stop here, before anything is written.
   optim.create_rates_fn(config, steps.of_epoch, steps.total)
   abstract_train_state(config)
-  process = workdir_lib.start(
-    workdir,
-    config,
-    prepared,
-    origin.process if origin else None,
-  )
-  program = create_program(config, plan, process, steps)
-  evaluator = create_evaluator(config, plan, process)
-  run_step = plan.compile(
-    functools.partial(train_step, program),
-    deterministic=config.deterministic,
-    donate=True,
-  )
-
   with contextlib.ExitStack() as stack:
+    stack.enter_context(workdir_lib.alone(workdir))
+    process = workdir_lib.start(
+      workdir,
+      config,
+      prepared,
+      origin.process if origin else None,
+    )
+    program = create_program(config, plan, process, steps)
+    evaluator = create_evaluator(config, plan, process)
+    run_step = plan.compile(
+      functools.partial(train_step, program),
+      deterministic=config.deterministic,
+      donate=True,
+    )
     checkpointer = stack.enter_context(
       checkpoint.Checkpointer(workdir, config.keep_checkpoints)
     )
-    state, plateau, is_over = _restore_or_create(
+    state, progress = _restore_or_create(
       checkpointer, config, process, origin, prepared.class_names
     )
-    first_step = int(state.step)
-    if first_step >= steps.total or is_over:
-      print(f'{workdir} is complete at step {first_step}.')
+    first_step, plateau = int(state.step), progress.plateau
+    is_pending = progress.is_pending
+    if progress.is_over or (first_step >= steps.total and not is_pending):
+      hosts.say(f'{workdir} is complete at step {first_step}.')
       return state
-    print(_introduction(config, plan, state, prepared, steps))
+    hosts.say(_introduction(config, plan, state, prepared, steps))
     state = plan.put_state(state, program.tower_wise)
-    writer = stack.enter_context(metrics.MetricsWriter(workdir, first_step))
+    writer = metrics.NoWriter()
+    if hosts.is_first():
+      writer = metrics.MetricsWriter(workdir, first_step - is_pending)
+      stack.enter_context(writer)
     bar = stack.enter_context(
-      tqdm.tqdm(total=steps.total, initial=first_step, unit='step')
+      tqdm.tqdm(
+        total=steps.total,
+        initial=first_step,
+        unit='step',
+        disable=not hosts.is_first(),
+      )
     )
     batches = pipeline.train_batches(
       prepared,
@@ -288,20 +300,26 @@ def train_and_evaluate(
       share=plan.share(config.batch_size),
     )
     trace = stack.enter_context(
-      profiler.Profiler(workdir, config.profile_steps, first_step, steps.total)
+      profiler.Profiler(
+        workdir,
+        config.profile_steps if hosts.is_first() else 0,
+        first_step,
+        steps.total,
+      )
     )
+    interruption = stack.enter_context(Interruption())
     clock = metrics.Clock(config.batch_size)
     in_flight = collections.deque()
     bar.set_description('compile')
 
-    for step, batch in enumerate(batches, first_step + 1):
+    def advance(step: int, batch: pipeline.Batch) -> TrainState:
       batch = plan.put_batch(batch)
       if len(in_flight) == _STEPS_IN_FLIGHT:
         jax.block_until_ready(in_flight.popleft())
       trace.before(step, state, clock)
       with jax.profiler.StepTraceAnnotation('train', step_num=step):
-        state, sums = run_step(state, batch)
-      trace.after(step, state, clock)
+        new_state, sums = run_step(state, batch)
+      trace.after(step, new_state, clock)
       in_flight.append(sums)
       bar.update()
       if step == first_step + 1:
@@ -309,37 +327,65 @@ def train_and_evaluate(
         clock.restart()  # the first step compiled
       else:
         clock.tick()
+      return new_state
 
-      due = steps.due(step)
-      if not any(due.values()):
-        continue
-      epoch = step * config.batch_size / num_examples
-      _check_finite(int(plan.get(state.first_bad_step)), checkpointer)
-      if due['eval']:
-        with clock.paused():
-          values, timing = evaluator(state.params, prepared, 'validation')
-        _check_loss(values['loss'], step)
-        writer.write(step, epoch, 'validation', values, timing)
-        bar.write(f'epoch {epoch:.4g}, validation: {_summary(values, timing)}')
-        plateau = _next_plateau(config.schedule, plateau, values)
-        state = _replace(plan, state, rate_scale=jnp.float32(plateau.scale))
-      is_over = plateau.is_over
-      if due['log'] or is_over:
-        values = metrics.means(plan.get(state.window))
-        timing = clock.read()
-        writer.write(step, epoch, 'train', values, timing)
-        bar.set_postfix_str(_summary(values, timing))
-        state = _replace(plan, state, window=metrics.zeros())
-        clock.restart()
-        is_over |= values['top1_error'] < config.stop_at_train_error
-      if due['checkpoint'] or is_over:
-        with clock.paused():
-          extra = _checkpoint_extra(process, plateau, is_over)
-          canonical = plan.get_state(state, program.tower_wise)
-          checkpointer.save(step, canonical, extra)
-      if is_over:
-        bar.write(f'{_reason(plateau)}: done at step {step}.')
-        break
+    def save(step: int, progress: Progress) -> None:
+      with clock.paused():
+        canonical = plan.get_state(state, program.tower_wise)
+        checkpointer.save(step, canonical, progress.extra(process))
+
+    last_loss = math.nan
+    numbered = enumerate(batches, first_step + 1)
+    if is_pending:
+      numbered = itertools.chain([(first_step, None)], numbered)
+    try:
+      for step, batch in numbered:
+        if batch is not None:
+          state = advance(step, batch)
+        interruption.check_step(step)
+
+        due = steps.due(step)
+        if not any(due.values()):
+          continue
+        epoch = step * config.batch_size / num_examples
+        bad_step = int(plan.get(state.first_bad_step))
+        _check_finite(bad_step, last_loss, checkpointer)
+        if due['eval']:
+          with clock.paused():
+            values, timing = evaluator(
+              state.params, prepared, 'validation', interruption.check
+            )
+          _check_loss(values['loss'], step)
+          writer.write(step, epoch, 'validation', values, timing)
+          hosts.say(
+            f'epoch {epoch:.4g}, validation: {_summary(values, timing)}'
+          )
+          plateau = _next_plateau(config.schedule, plateau, values)
+          scale = jnp.float32(plateau.scale)
+          state = _replace(plan, state, rate_scale=scale)
+        is_over = plateau.is_over
+        if due['log'] or is_over:
+          values = metrics.means(plan.get(state.window))
+          timing = clock.read()
+          writer.write(step, epoch, 'train', values, timing)
+          bar.set_postfix_str(_summary(values, timing))
+          state = _replace(plan, state, window=metrics.zeros())
+          clock.restart()
+          last_loss = values['loss']
+          is_over |= values['top1_error'] < config.stop_at_train_error
+        if due['checkpoint'] or is_over:
+          save(step, Progress(plateau, is_over=is_over))
+        if is_over:
+          hosts.say(f'{_reason(plateau)}: done at step {step}.')
+          break
+    except errors.Interrupted as interrupted:
+      # What was due after this step has not been done.
+      if step != checkpointer.latest_step():
+        save(step, Progress(plateau, is_pending=True))
+      raise errors.Interrupted(
+        interrupted.number,
+        f'stopped after step {step}, which is saved; the same command goes on.',
+      ) from None
     return plan.get_state(state, program.tower_wise)
 
 
@@ -376,33 +422,47 @@ def _restore_or_create(
   process: preprocessing.Preprocessing,
   origin: trained.Stored | None,
   class_names: list[str],
-) -> tuple[TrainState, optim.Plateau, bool]:
-  """The newest checkpoint's state, or a new one; whether the run is over."""
-  if checkpointer.latest_step() is None:
-    state, plateau = create_train_state(config), optim.Plateau()
+) -> tuple[TrainState, 'Progress']:
+  """The newest checkpoint's canonical state, or a new one."""
+  if not hosts.agree(checkpointer.latest_step() is not None):
+    state, progress = create_train_state(config), Progress(optim.Plateau())
     if origin:
       fine_tune.check_preprocessing(config, origin, process)
       params = fine_tune.first_params(config, state.params, origin, class_names)
       state = state.replace(params=params)
       # The origin may train on: from here, this run is its own.
-      extra = _checkpoint_extra(process, plateau, is_over=False)
-      checkpointer.save(0, state, extra)
+      checkpointer.save(0, state, progress.extra(process))
       checkpointer.wait()
-    return state, plateau, False
-  state, extra = checkpointer.restore(0, abstract_train_state(config))
+    return state, progress
+  state, extra = checkpointer.restore_newest(abstract_train_state(config))
   process.check_digest(extra['preprocessing'])
-  plateau = optim.Plateau(**extra['plateau'])
-  return state, plateau, extra.get('is_over', plateau.is_over)
+  return state, Progress.from_extra(extra)
 
 
-def _checkpoint_extra(
-  process: preprocessing.Preprocessing, plateau: optim.Plateau, is_over: bool
-) -> dict:
-  return {
-    'preprocessing': process.digest(),
-    'plateau': dataclasses.asdict(plateau),
-    'is_over': is_over,
-  }
+@dataclasses.dataclass(frozen=True)
+class Progress:
+  """How far a run is, beside its state.
+
+  Attributes:
+    plateau: of the 'plateau' schedule.
+    is_over: whether the run has ended before its last step.
+    is_pending: whether its step was made, but not what was due after it.
+  """
+
+  plateau: optim.Plateau
+  is_over: bool = False
+  is_pending: bool = False
+
+  def extra(self, process: preprocessing.Preprocessing) -> dict:
+    """What a checkpoint has beside the state."""
+    return {'preprocessing': process.digest(), **dataclasses.asdict(self)}
+
+  @classmethod
+  def from_extra(cls, extra: dict) -> 'Progress':
+    """The other way; a run older than a field has its default."""
+    plateau = optim.Plateau(**extra['plateau'])
+    is_over = extra.get('is_over', plateau.is_over)
+    return cls(plateau, is_over, extra.get('is_pending', False))
 
 
 def _reason(plateau: optim.Plateau) -> str:
@@ -412,13 +472,16 @@ def _reason(plateau: optim.Plateau) -> str:
 
 
 def _check_finite(
-  first_bad_step: int, checkpointer: checkpoint.Checkpointer
+  first_bad_step: int,
+  last_loss: float,
+  checkpointer: checkpoint.Checkpointer,
 ) -> None:
   if first_bad_step >= 0:
     raise errors.UserError(
-      f'loss or gradients of step {first_bad_step} were not finite (newest '
-      f'checkpoint: step {checkpointer.latest_step()}); start a new workdir '
-      'with a lower optimizer.learning_rate.'
+      f'loss or gradients of step {first_bad_step} were not finite (mean loss '
+      f'of the last log before: {last_loss:.4g}; newest checkpoint: step '
+      f'{checkpointer.latest_step()}); start a new workdir with a lower '
+      'optimizer.learning_rate.'
     )
 
 

@@ -1,6 +1,5 @@
 """Refuses a config that cannot work, before anything is written."""
 
-import math
 from collections.abc import Sequence
 
 import ml_collections
@@ -39,11 +38,11 @@ _RANGES = {
   'model.pool.stride': (1, 4096),
   'model.lrn.n': (1, 4096),
   'model.spatial_norm.size': (1, 4096),
-  'optimizer.learning_rate': (0, math.inf),
-  'optimizer.bias_rate_multiplier': (0, math.inf),
+  'optimizer.learning_rate': (0, 1e6),
+  'optimizer.bias_rate_multiplier': (0, 1e6),
   'optimizer.momentum': (0, 1),
-  'optimizer.weight_decay': (0, math.inf),
-  'schedule.total_factor': (1, math.inf),
+  'optimizer.weight_decay': (0, 1e6),
+  'schedule.total_factor': (1, 1e6),
   'schedule.patience': (1, 10**6),
   'eval.step': (0, 2**31 - 1),
 } | {
@@ -52,7 +51,11 @@ _RANGES = {
   for unit in ('steps', 'epochs')
 }
 _SCALES = (1e-6, 1e6)
+_FACTORS = (0, 1e6)
+_MOST_PADDING = 4096
 _ROW_RANGES = {
+  'init_std': (0, 1e6),
+  'init_bias': (-1e6, 1e6),
   'features': (1, 10**6),
   'kernel': (1, 4096),
   'stride': (1, 4096),
@@ -125,6 +128,8 @@ def _check_layers(config: ml_collections.ConfigDict) -> None:
     for field, limits in _ROW_RANGES.items():
       if field in row:
         _check_range(f'model.{name}.{field}', row[field], limits)
+    if 'padding' in row:
+      _check_padding(f'model.{name}.padding', row.padding)
   for group in (
     'optimizer.rate_multipliers',
     'optimizer.decay_multipliers',
@@ -136,15 +141,30 @@ def _check_layers(config: ml_collections.ConfigDict) -> None:
           f'{group} names {name!r}, which is no layer: choose from '
           f'{", ".join(config.model.layers)}.'
         )
+  for group in ('optimizer.rate_multipliers', 'optimizer.decay_multipliers'):
+    for name, factor in _get(config, group).items():
+      _check_range(f'{group}.{name}', factor, _FACTORS)
+
+
+def _check_padding(name: str, padding: Sequence[int]) -> None:
+  if len(padding) != 2 or any(
+    type(n) is not int or not 0 <= n <= _MOST_PADDING for n in padding
+  ):
+    raise errors.UserError(
+      f'{name}={padding!r} is no pair of whole numbers from 0 to '
+      f'{_MOST_PADDING}: write it as (2, 2).'
+    )
 
 
 def _check_drops(name: str, pairs: object) -> None:
   try:
-    fine = all(0 <= epoch < 1e6 and factor >= 0 for epoch, factor in pairs)
+    fine = all(
+      0 <= epoch < 1e6 and 0 <= factor < 1e6 for epoch, factor in pairs
+    )
   except (TypeError, ValueError):
     fine = False
   if not fine:
     raise errors.UserError(
-      f'{name}={pairs!r} is no list of pairs (epoch, factor), both at least 0: '
-      'write it as ((25, 0.1), (51, 0.1)).'
+      f'{name}={pairs!r} is no list of pairs (epoch, factor), each from 0 to '
+      '1e6: write it as ((25, 0.1), (51, 0.1)).'
     )

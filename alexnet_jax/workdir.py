@@ -7,18 +7,21 @@ config.json                          written last: its presence says that
                                      the directory holds a run
 """
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+from collections.abc import Iterator
 
 import jax
 import ml_collections
 import tensorflow as tf
 from flax import traverse_util
 
-from alexnet_jax import errors, git
+from alexnet_jax import errors, git, hosts
 from alexnet_jax.data import prepare, preprocessing, records
 from configs import common
 
@@ -83,6 +86,28 @@ def _check_same(stored: dict, config: ml_collections.ConfigDict) -> None:
     )
 
 
+@contextlib.contextmanager
+def alone(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps other runs from training in a workdir, which is made.
+
+  Raises:
+    UserError: where one does.
+  """
+  if not hosts.is_first():
+    yield
+    return
+  workdir.mkdir(parents=True, exist_ok=True)
+  with (workdir / 'train.lock').open('w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise errors.UserError(
+        f'workdir={workdir}: another process trains there; wait for its end, '
+        'or give a new workdir.'
+      ) from error
+    yield
+
+
 def start(
   workdir: pathlib.Path,
   config: ml_collections.ConfigDict,
@@ -90,6 +115,8 @@ def start(
   process: preprocessing.Preprocessing | None,
 ) -> preprocessing.Preprocessing:
   """Sets up a new run's directory, or checks that it may go on.
+
+  Of several processes, the first writes.
 
   Args:
     workdir: absolute path of the run.
@@ -104,6 +131,18 @@ def start(
     UserError: where the directory holds a run of another config, or a new
       run's data was prepared from other files than there are now.
   """
+  if hosts.is_first():
+    _write_or_check(workdir, config, prepared, process)
+  hosts.wait('start of workdir')
+  return preprocessing.load(workdir / 'preprocessing.npz')
+
+
+def _write_or_check(
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  prepared: records.PreparedSet,
+  process: preprocessing.Preprocessing | None,
+) -> None:
   stored = _read_config(workdir)
   if stored is None:
     prepare.check_origin(prepared, config.data.manual_dir)
@@ -115,7 +154,6 @@ def start(
     _check_same(stored, config)
     _check_data(workdir, prepared)
   write_config(workdir, config, {'warnings': prepared.warnings()})
-  return preprocessing.load(workdir / 'preprocessing.npz')
 
 
 def write_inputs(

@@ -1,5 +1,7 @@
 """Checkpoints return the saved bits, or say why not."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -7,18 +9,18 @@ import pytest
 from alexnet_jax import checkpoint, errors
 
 
-def _state():
-  rng = np.random.default_rng(0)
+def _state(step=3):
+  rng = np.random.default_rng(step)
   return {
     'conv1': {'kernel': rng.normal(size=(2, 300)).astype(np.float32)},
-    'step': np.int32(3),
+    'step': np.int32(step),
   }
 
 
 def _save(workdir, steps=(3,), keep=None):
   with checkpoint.Checkpointer(workdir, keep) as checkpointer:
     for step in steps:
-      checkpointer.save(step, _state(), {'plateau': {'best': 0.5}})
+      checkpointer.save(step, _state(step), {'plateau': {'best': step / 10}})
 
 
 def _restore(workdir, like, step=0):
@@ -32,7 +34,7 @@ def test_round_trip_is_exact(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, state, _state())
   assert state['step'].dtype == np.int32
   digests = extra.pop('sha256')
-  assert extra == {'plateau': {'best': 0.5}}
+  assert extra == {'plateau': {'best': 0.3}}
   assert all(len(digest) == 64 for digest in digests.values())
 
 
@@ -64,6 +66,70 @@ def test_another_network_is_refused_by_name(tmp_path, change, named):
   _save(tmp_path)
   with pytest.raises(errors.UserError, match=named):
     _restore(tmp_path, _state() | change)
+
+
+def _truncate(content: bytes) -> bytes:
+  return content[: len(content) // 2]
+
+
+def _flip(content: bytes) -> bytes:
+  changed = bytearray(content)
+  changed[len(changed) // 2] ^= 4
+  return changed
+
+
+_DAMAGES = {
+  'truncated': _truncate,
+  'emptied': lambda _: b'',
+  'flipped': _flip,
+  'removed': None,
+}
+
+
+@pytest.fixture(scope='module')
+def two_checkpoints(tmp_path_factory):
+  path = tmp_path_factory.mktemp('run')
+  _save(path, steps=(2, 3))
+  return path
+
+
+@pytest.mark.parametrize('damage', _DAMAGES)
+def test_damage_ends_in_saved_bits(two_checkpoints, tmp_path, damage, capsys):
+  newest = two_checkpoints / 'checkpoints' / '3'
+  files = [path for path in newest.rglob('*') if path.is_file()]
+  assert len(files) > 5
+  for number, file in enumerate(files):
+    run = tmp_path / str(number)
+    shutil.copytree(two_checkpoints, run)
+    broken = run / file.relative_to(two_checkpoints)
+    if damage == 'removed':
+      broken.unlink()
+    else:
+      broken.write_bytes(_DAMAGES[damage](file.read_bytes()))
+    with checkpoint.Checkpointer(run) as checkpointer:
+      state, extra = checkpointer.restore_newest(_state())
+      step = checkpointer.latest_step()
+      jax.tree.map(np.testing.assert_array_equal, state, _state(step))
+      assert extra['plateau'] == {'best': step / 10}
+      # What is trained anew is saved anew.
+      if step == 2:
+        checkpointer.save(3, _state(3), {})
+        checkpointer.wait()
+        assert checkpointer.latest_step() == 3
+    print(file.relative_to(newest), damage, '->', step)
+
+
+def test_nothing_whole_is_refused_by_name(two_checkpoints, tmp_path):
+  run = tmp_path / 'run'
+  shutil.copytree(two_checkpoints, run)
+  for manifest in run.rglob('manifest.ocdbt'):
+    manifest.unlink()
+  for _ in range(2):
+    with (
+      checkpoint.Checkpointer(run) as checkpointer,
+      pytest.raises(checkpoint.DamagedError, match='checkpoints/3 cannot'),
+    ):
+      checkpointer.restore_newest(_state())
 
 
 def test_a_flipped_bit_never_comes_back_as_a_value(tmp_path):

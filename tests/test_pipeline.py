@@ -48,6 +48,8 @@ def _write_set(
     'skipped': dict.fromkeys(splits, []),
   }
   (directory / 'info.json').write_text(json.dumps(info))
+  names = ''.join(f'class {n}\n' for n in range(N))
+  (directory / 'class_names.txt').write_text(names)
   return records.open_prepared(str(root), 'numbers')
 
 
@@ -363,6 +365,26 @@ def test_a_shard_of_another_length_is_refused_at_once(tmp_path, encoding):
   shard, shorter = prepared.shard_paths('train')[0], other.shard_paths('train')
   shard.write_bytes(shorter[0].read_bytes())
   with pytest.raises(errors.UserError, match='--check'):
+    prepared.open_split('train')
+
+
+@pytest.mark.parametrize('side', [SIZE - 1, SIZE + 1])
+def test_a_picture_of_another_size_is_named(tmp_path, side):
+  prepared = _write_set(tmp_path, _numbered_images(), 'jpeg')
+  path, _ = prepared.shard_paths('train')
+  pictures = list(_numbered_images()[: N // 3])
+  pictures[5] = np.zeros((side, side, 3), np.uint8)
+  _write_jpegs(path, pictures)
+  with pytest.raises(errors.UserError, match='a record, number 5, that'):
+    _batches(prepared, range(3), 10)
+
+
+@pytest.mark.parametrize('label', [-1, N])
+def test_labels_out_of_range_are_refused_at_once(tmp_path, label):
+  prepared = _write_set(tmp_path, _numbered_images())
+  labels = np.where(LABELS == 3, label, LABELS)
+  np.save(prepared.directory / 'train_labels.npy', labels)
+  with pytest.raises(errors.UserError, match=rf'labels from.*for {N} classes'):
     prepared.open_split('train')
 
 

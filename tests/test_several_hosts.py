@@ -1,17 +1,19 @@
-"""Two processes share a global batch, and evaluate every example once."""
+"""Several processes share a batch, evaluate every example once, train alike."""
 
 import json
+import os
 import pathlib
 import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import evaluate, parallel, train_state
+from alexnet_jax import evaluate, parallel, train, train_state
 from alexnet_jax.data import preprocessing
-from tests import tiny
+from tests import runs, tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -55,3 +57,56 @@ def test_two_processes_are_as_good_as_one(tmp_path):
     assert found['examples'] == tiny.COUNTS['validation']
     assert found['top1_error'] == expected['top1_error']
     assert found['loss'] == pytest.approx(expected['loss'], rel=1e-6)
+
+
+def _start(workdir, data_dir, count: int, steps: int) -> list:
+  """Processes of main.py, a device each."""
+  command = [
+    sys.executable,
+    'main.py',
+    f'--config=tests/tiny.py:{data_dir}',
+    f'--workdir={workdir}',
+    '--config.num_devices=0',
+    f'--config.train_steps={steps}',
+    f'--coordinator=localhost:{_free_port()}',
+    f'--num_processes={count}',
+  ]
+  return [
+    subprocess.Popen(
+      [*command, f'--process_id={number}'],
+      cwd=ROOT,
+      env=os.environ | {'JAX_NUM_CPU_DEVICES': '1'},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for number in range(count)
+  ]
+
+
+def _finish(processes: list) -> list[str]:
+  outputs = [process.communicate(timeout=300)[0] for process in processes]
+  codes = [process.returncode for process in processes]
+  assert codes == [0] * len(codes), '\n'.join(outputs)
+  return outputs
+
+
+def test_two_processes_train_like_one_and_one_goes_on(tmp_path):
+  tiny.prepare_tiny(tmp_path / 'data')
+  config = tiny.get_config(str(tmp_path / 'data'))
+  expected = train.train_and_evaluate(config, tmp_path / 'one')
+  # A tower each: no process has the whole state.
+  workdir = tmp_path / 'two'
+  first, second = _finish(_start(workdir, tmp_path / 'data', 2, steps=5))
+  assert 'parameters in 2 tower(s) on 2 device(s)' in first
+  assert 'parameters' not in second
+  assert runs.newest(workdir, config).step == 5
+  state = train.train_and_evaluate(config, workdir)
+  rows = runs.rows(workdir)
+  for row, other in zip(rows, runs.rows(tmp_path / 'one'), strict=True):
+    assert row['loss'] == pytest.approx(other['loss'], rel=1e-5)
+    assert row | {'loss': 0} == other | {'loss': 0}
+  for a, b in zip(
+    jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

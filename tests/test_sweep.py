@@ -117,6 +117,16 @@ def test_a_signal_is_named(tmp_path, monkeypatch):
   assert sweep.execute(run, {})['reason'] == 'killed by SIGKILL: no output'
 
 
+def test_stopping_early_starts_no_other_run(tmp_path, monkeypatch):
+  (tmp_path / 'main.py').write_text(MAIN)
+  monkeypatch.setattr(sweep, '_ROOT', tmp_path)
+  runs = sweep.plan(EXPERIMENT, tmp_path / 'runs')
+  results = sweep.execute_all(runs, [{}])
+  next(results)
+  results.close()
+  assert len(list(tmp_path.glob('runs/*/*/starts'))) < 4
+
+
 def test_other_flags_train_again(tmp_path, monkeypatch):
   (tmp_path / 'main.py').write_text(MAIN)
   monkeypatch.setattr(sweep, '_ROOT', tmp_path)

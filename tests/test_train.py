@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import checkpoint, errors, evaluate, train, train_state
+from alexnet_jax import errors, evaluate, train
 from alexnet_jax import workdir as workdir_lib
-from tests import tiny, views
+from tests import runs, tiny, views
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -26,25 +26,9 @@ def data_dir(tmp_path_factory):
   return str(path)
 
 
-def _rows(workdir):
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  rows = [json.loads(line) for line in lines]
-  return [{k: v for k, v in row.items() if k != 'timing'} for row in rows]
-
-
-def _newest(workdir, config):
-  with checkpoint.Checkpointer(workdir) as checkpointer:
-    like = train_state.abstract_train_state(config)
-    return checkpointer.restore(0, like)[0]
-
-
-def _assert_same(a, b):
-  jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
 def test_rows_have_the_fields_of_the_contract(data_dir, tmp_path):
   train.train_and_evaluate(tiny.get_config(data_dir), tmp_path)
-  rows = _rows(tmp_path)
+  rows = runs.rows(tmp_path)
   keys = [(row['step'], row['split']) for row in rows]
   assert len(set(keys)) == len(keys)
   assert [k for k in keys if k[1] == 'validation'] == [
@@ -76,10 +60,10 @@ def test_resuming_gives_the_undisturbed_run(data_dir, tmp_path):
   # The row at 7 is an evaluation that only the short run has.
   config.train_steps = 10
   state = train.train_and_evaluate(config, parts)
-  _assert_same(state, expected)
+  runs.assert_same(state, expected)
   extra = {(7, 'validation')}
-  rows = [r for r in _rows(parts) if (r['step'], r['split']) not in extra]
-  assert rows == _rows(whole)
+  rows = [r for r in runs.rows(parts) if (r['step'], r['split']) not in extra]
+  assert rows == runs.rows(whole)
 
 
 def _command(data_dir, workdir, *flags):
@@ -101,7 +85,10 @@ def _run(command):
   )
 
 
-def test_kill_9_changes_nothing(data_dir, tmp_path):
+@pytest.mark.parametrize(
+  'number, code', [(signal.SIGKILL, -9), (signal.SIGTERM, 143)]
+)
+def test_a_kill_changes_nothing(data_dir, tmp_path, number, code):
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
   assert _run(_command(data_dir, whole)).returncode == 0
   process = subprocess.Popen(
@@ -111,13 +98,13 @@ def test_kill_9_changes_nothing(data_dir, tmp_path):
   while not metrics.exists() or metrics.read_text().count('\n') < 6:
     time.sleep(0.005)
     assert process.poll() is None, 'the run ended before it was killed'
-  os.kill(process.pid, signal.SIGKILL)
-  process.wait()
-  assert _rows(killed)[-1]['step'] < 60
+  os.kill(process.pid, number)
+  assert process.wait() == code
+  assert runs.rows(killed)[-1]['step'] < 60
   assert _run(_command(data_dir, killed)).returncode == 0
   config = tiny.get_config(data_dir)
-  _assert_same(_newest(killed, config), _newest(whole, config))
-  assert _rows(killed) == _rows(whole)
+  runs.assert_same(runs.newest(killed, config), runs.newest(whole, config))
+  assert runs.rows(killed) == runs.rows(whole)
 
 
 def test_eval_mode_prints_one_line_of_json_last(data_dir, tmp_path):
@@ -165,8 +152,17 @@ def test_plateau_ends_the_run_and_survives_a_restart(data_dir, tmp_path):
   state = train.train_and_evaluate(config, tmp_path)
   assert int(state.step) == 4  # three drops, then the end
   assert float(state.rate_scale) == pytest.approx(1e-4)
-  _assert_same(train.train_and_evaluate(config, tmp_path), state)
-  assert _rows(tmp_path)[-1]['step'] == 4
+  runs.assert_same(train.train_and_evaluate(config, tmp_path), state)
+  assert runs.rows(tmp_path)[-1]['step'] == 4
+
+
+def test_two_do_not_train_in_one_workdir(data_dir, tmp_path):
+  with (
+    workdir_lib.alone(tmp_path),
+    pytest.raises(errors.UserError, match='another process trains there'),
+  ):
+    train.train_and_evaluate(tiny.get_config(data_dir), tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['train.lock']
 
 
 def test_a_training_error_ends_the_run_and_it_stays_ended(data_dir, tmp_path):
@@ -175,12 +171,12 @@ def test_a_training_error_ends_the_run_and_it_stays_ended(data_dir, tmp_path):
   config.log_every_steps = 3
   config.stop_at_train_error = 0.4
   state = train.train_and_evaluate(config, tmp_path)
-  rows = [row for row in _rows(tmp_path) if row['split'] == 'train']
+  rows = [row for row in runs.rows(tmp_path) if row['split'] == 'train']
   *before, last = (row['top1_error'] for row in rows)
   assert last < 0.4 <= min(before)
   assert int(state.step) == rows[-1]['step'] < 100
-  _assert_same(train.train_and_evaluate(config, tmp_path), state)
-  assert _rows(tmp_path)[-1]['step'] == int(state.step)
+  runs.assert_same(train.train_and_evaluate(config, tmp_path), state)
+  assert runs.rows(tmp_path)[-1]['step'] == int(state.step)
 
 
 def test_numbers_that_explode_stop_the_run(data_dir, tmp_path):

@@ -215,8 +215,10 @@ def _batches(
   workers: int,
 ) -> Iterator[tuple[np.ndarray, ...]]:
   """Yields images [b, size, size, 3], labels [b] and places [b]."""
-  raw = isinstance(split, records.RawSplit)
-  load = (_load_raw if raw else _load_jpeg)(split, pieces, size)
+  if isinstance(split, records.RawSplit):
+    load = _load_raw(split, pieces, size)
+  else:
+    load = _load_jpeg(split, pieces, size, prepared.image_size)
   workers = workers or num_cores()
   dataset = tf.data.Dataset.range(
     steps.start * pieces.count, steps.stop * pieces.count
@@ -225,17 +227,39 @@ def _batches(
     dataset = dataset.batch(pieces.count).map(_join)
   dataset = with_threads(dataset.prefetch(_PREFETCH), workers)
   iterator = dataset.as_numpy_iterator()
-  while (batch := _next(iterator, prepared)) is not None:
+  for step in steps:
+    try:
+      batch = next(iterator)
+    except tf.errors.OpError as error:
+      raise _damaged(prepared, split, pieces, step) from error
     yield batch
 
 
-def _next(
-  iterator: Iterator[tuple[np.ndarray, ...]], prepared: records.PreparedSet
-) -> tuple[np.ndarray, ...] | None:
+def _damaged(
+  prepared: records.PreparedSet,
+  split: records.JpegSplit | records.RawSplit,
+  pieces: _Pieces,
+  step: int,
+) -> errors.UserError:
+  """Looks for the record that a step could not read."""
+  for piece in range(step * pieces.count, (step + 1) * pieces.count):
+    draws, _ = pieces(piece)
+    for record in draws.records:
+      if not _is_whole(split, record, prepared.image_size):
+        return prepared.damaged(f'a record, number {record},')
+  return prepared.damaged()
+
+
+def _is_whole(
+  split: records.JpegSplit | records.RawSplit, record: int, size: int
+) -> bool:
+  if isinstance(split, records.RawSplit):
+    return split[record].shape == (size, size, 3)
   try:
-    return next(iterator, None)
-  except tf.errors.OpError as error:
-    raise prepared.damaged() from error
+    image = images.decode(split.read(np.array([record]))[0])
+  except (tf.errors.OpError, IndexError, RuntimeError, ValueError):
+    return False
+  return image.shape == (size, size, 3)
 
 
 def _join(*pieces: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -243,7 +267,9 @@ def _join(*pieces: tf.Tensor) -> tuple[tf.Tensor, ...]:
   return tuple(tf.reshape(x, (-1, *x.shape[2:])) for x in pieces)
 
 
-def _load_jpeg(split: records.JpegSplit, pieces: _Pieces, size: int):
+def _load_jpeg(
+  split: records.JpegSplit, pieces: _Pieces, size: int, image_size: int
+):
   """A piece: read here, decoded in C++."""
 
   def read(number: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -254,7 +280,10 @@ def _load_jpeg(split: records.JpegSplit, pieces: _Pieces, size: int):
 
   def decode(example: tuple[tf.Tensor, ...]) -> tf.Tensor:
     jpeg, window, flip = example
-    image = images.decode_crop(jpeg, window)
+    # A larger picture has the window as well, of something else.
+    shape = tf.io.extract_jpeg_shape(jpeg)[:2]
+    with tf.control_dependencies([tf.assert_equal(shape, image_size)]):
+      image = images.decode_crop(jpeg, window)
     # Ten times as fast as reversing by a slice.
     return tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
 

@@ -127,13 +127,19 @@ class PreparedSet:
       raise self.damaged() from error
     if len(opened) != self.num_examples(split):
       raise self.damaged()
+    labels, count = opened.labels, len(self.class_names)
+    if len(labels) and not 0 <= labels.min() <= labels.max() < count:
+      raise errors.UserError(
+        f'{self.directory} has labels from {labels.min()} to {labels.max()} '
+        f'for {count} classes; prepare the set again.'
+      )
     return opened
 
-  def damaged(self) -> errors.UserError:
-    """What reading it ends in where a file is not as it was written."""
+  def damaged(self, what: str = 'a file') -> errors.UserError:
+    """What reading it ends in where something is not as it was written."""
     return errors.UserError(
-      f'{self.directory} has a file that cannot be read: run `python -m '
-      'alexnet_jax.data.prepare` with --check to see which one is damaged.'
+      f'{self.directory} has {what} that cannot be read: run `python -m '
+      'alexnet_jax.data.prepare` with --check to see all that is damaged.'
     )
 
   def _open(self, split: str) -> 'JpegSplit | RawSplit':

@@ -1,0 +1,85 @@
+"""Any value of any field works, or ends in one sentence."""
+
+import math
+
+import hypothesis
+import pytest
+from absl import flags
+from flax import traverse_util
+from hypothesis import strategies as st
+from ml_collections import config_flags
+
+from alexnet_jax import errors, optim, parallel, train, train_state, validate
+from tests import tiny
+
+FIELDS = traverse_util.flatten_dict(tiny.get_config('').to_dict(), sep='.')
+VALUES = {
+  bool: ('True', 'False'),
+  int: ('-1', '0', '1', '2', '3', '7', '33', str(2**31), str(10**15)),
+  float: ('-1', '0', '1e-9', '0.3', '5', '1e9', 'nan', 'inf', '-inf'),
+  str: ('', 'x', 'lrn,', ',', 'conv1', 'conv3,fc6', 'max_pool', '../..', 'ü'),
+  tuple: (
+    '()',
+    '(1,)',
+    '((1, .1),)',
+    '((1,),)',
+    '((1, "a"),)',
+    '(("nan", 1),)',
+    '("conv1",)',
+    '("conv1", "conv1")',
+    '("act", "act")',
+    '((2, .1), (1, .1))',
+    '(-1, 2)',
+    '((1, 1e400),)',
+  ),
+}
+
+
+def _overrides():
+  """Up to three fields with values of their types."""
+
+  def value(field):
+    kinds = VALUES.get(type(FIELDS[field]), ('1',))
+    return st.tuples(st.just(field), st.sampled_from(kinds))
+
+  one = st.sampled_from(sorted(FIELDS)).flatmap(value)
+  return st.lists(one, min_size=1, max_size=3, unique_by=lambda pair: pair[0])
+
+
+def _config(overrides):
+  """As main.py reads it; None for what its flags refuse."""
+  argv = ['main.py', '--config=tests/tiny.py:']
+  argv += [f'--config.{field}={value}' for field, value in overrides]
+  values = flags.FlagValues()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr('sys.argv', argv)  # where overrides are looked for
+    config_flags.DEFINE_config_file('config', flag_values=values)
+    try:
+      values(argv)
+    except (flags.Error, ValueError, TypeError):
+      return None
+  return values['config'].value
+
+
+@hypothesis.settings(deadline=None, max_examples=200, derandomize=True)
+@hypothesis.given(_overrides())
+def test_a_config_works_or_ends_in_one_sentence(overrides):
+  config = _config(overrides)
+  if config is None:
+    return
+  try:
+    validate.check_config(config)
+    plan = parallel.make_plan(config.model.towers, config.num_devices)
+    parallel.check_batch_size(plan, config.batch_size)
+    steps = train.count_steps(config, 60)
+    rates = optim.create_rates_fn(config, steps.of_epoch, steps.total)
+    state = train_state.abstract_train_state(config)
+    found = rates(0, 1.0, state.params)
+  except errors.UserError as error:
+    assert '\n' not in str(error)
+    assert str(error).endswith('.')
+  else:
+    assert steps.total >= 1
+    for rate in traverse_util.flatten_dict(found).values():
+      assert math.isfinite(rate)
+      assert rate >= 0
