@@ -5,13 +5,15 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.metrics import tensorboard
+
+from alexnet_jax import errors
 
 Sums = dict[str, Any]
 NAMES = ('loss', 'top1_error', 'top5_error', 'examples')
@@ -69,32 +71,54 @@ class MetricsWriter:
 
   Args:
     workdir: of the run.
-    last_step: rows of later steps, which a resumed run writes again, go.
+    step: from which the run goes on; later rows, which it writes again, go.
+    rows: of that step, which take the place of what is there; None to leave it.
+
+  Raises:
+    UserError: where metrics.jsonl has a line that is no row.
   """
 
-  def __init__(self, workdir: pathlib.Path, last_step: int):
+  def __init__(
+    self, workdir: pathlib.Path, step: int, rows: Sequence[dict] | None
+  ):
     self._path = workdir / 'metrics.jsonl'
-    self._drop_rows_after(last_step)
+    self._last_rows = list(rows or ())
+    self._keep(step if rows is None else step - 1)
     self._file = self._path.open('a')
     self._tensorboard = tensorboard.SummaryWriter(str(workdir))
 
-  def _drop_rows_after(self, step: int) -> None:
-    if not self._path.exists():
-      return
-    lines = self._path.read_text().splitlines(keepends=True)
-    # A killed run may leave a last line without its end.
-    rows = [line for line in lines if line.endswith('\n')]
-    kept = [row for row in rows if json.loads(row)['step'] <= step]
+  def _keep(self, last_step: int) -> None:
+    """Rows up to that step, and those that were given."""
+    text = self._path.read_text() if self._path.exists() else ''
+    # A run that was cut off may leave a last line without its end.
+    lines = [x for x in text.splitlines(keepends=True) if x.endswith('\n')]
+    kept = [line for line in lines if self._step(line) <= last_step]
+    kept += [json.dumps(row) + '\n' for row in self._last_rows]
     new = self._path.with_suffix('.new')
     new.write_text(''.join(kept))
     os.replace(new, self._path)
+
+  def _step(self, line: str) -> int:
+    try:
+      return json.loads(line)['step']
+    except (ValueError, KeyError, TypeError) as error:
+      raise errors.UserError(
+        f'{self._path} has a line that is no row, {line[:40]!r}; mend it, or '
+        'start a new workdir.'
+      ) from error
+
+  def rows(self, step: int) -> list[dict]:
+    """What has been written for a step, if that is the last one written."""
+    return [row for row in self._last_rows if row['step'] == step]
 
   def write(
     self, step: int, epoch: float, split: str, values: dict, timing: dict
   ) -> None:
     """Writes one row; (step, split) must be new."""
     row = {'step': step, 'epoch': epoch, 'split': split, **values}
-    self._file.write(json.dumps(row | {'timing': timing}) + '\n')
+    row['timing'] = timing
+    self._last_rows = [*self.rows(step), row]
+    self._file.write(json.dumps(row) + '\n')
     self._file.flush()
     for name, value in (values | timing).items():
       self._tensorboard.scalar(f'{split}/{name}', value, step)
@@ -114,6 +138,11 @@ class NoWriter:
 
   def write(self, *row) -> None:
     """Writes nothing."""
+
+  def rows(self, step: int) -> list[dict]:
+    """None."""
+    del step
+    return []
 
 
 class Clock:

@@ -7,7 +7,7 @@ import functools
 import itertools
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -272,15 +272,15 @@ def train_and_evaluate(
       checkpointer, config, process, origin, prepared.class_names
     )
     first_step, plateau = int(state.step), progress.plateau
-    is_pending = progress.is_pending
-    if progress.is_over or (first_step >= steps.total and not is_pending):
+    is_made = first_step >= steps.total and not progress.is_pending
+    if progress.is_over or is_made:
       hosts.say(f'{workdir} is complete at step {first_step}.')
       return state
     hosts.say(_introduction(config, plan, state, prepared, steps))
     state = plan.put_state(state, program.tower_wise)
     writer = metrics.NoWriter()
     if hosts.is_first():
-      writer = metrics.MetricsWriter(workdir, first_step - is_pending)
+      writer = metrics.MetricsWriter(workdir, first_step, progress.rows)
       stack.enter_context(writer)
     bar = stack.enter_context(
       tqdm.tqdm(
@@ -336,7 +336,7 @@ def train_and_evaluate(
 
     last_loss = math.nan
     numbered = enumerate(batches, first_step + 1)
-    if is_pending:
+    if progress.is_pending:
       numbered = itertools.chain([(first_step, None)], numbered)
     try:
       for step, batch in numbered:
@@ -374,7 +374,8 @@ def train_and_evaluate(
           last_loss = values['loss']
           is_over |= values['top1_error'] < config.stop_at_train_error
         if due['checkpoint'] or is_over:
-          save(step, Progress(plateau, is_over=is_over))
+          rows = writer.rows(step)
+          save(step, Progress(plateau, rows, is_over=is_over))
         if is_over:
           hosts.say(f'{_reason(plateau)}: done at step {step}.')
           break
@@ -445,11 +446,13 @@ class Progress:
 
   Attributes:
     plateau: of the 'plateau' schedule.
+    rows: of metrics.jsonl, its step's; None where they were not kept.
     is_over: whether the run has ended before its last step.
     is_pending: whether its step was made, but not what was due after it.
   """
 
   plateau: optim.Plateau
+  rows: Sequence[dict] | None = ()
   is_over: bool = False
   is_pending: bool = False
 
@@ -462,7 +465,8 @@ class Progress:
     """The other way; a run older than a field has its default."""
     plateau = optim.Plateau(**extra['plateau'])
     is_over = extra.get('is_over', plateau.is_over)
-    return cls(plateau, is_over, extra.get('is_pending', False))
+    is_pending = extra.get('is_pending', False)
+    return cls(plateau, extra.get('rows'), is_over, is_pending)
 
 
 def _reason(plateau: optim.Plateau) -> str:

@@ -1,0 +1,210 @@
+"""A run of main.py as a process, and what two runs do not have in common."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from alexnet_jax import checkpoint, errors, train_state
+from alexnet_jax import workdir as workdir_lib
+
+SURVIVED, REFUSED, WRONG = 'survived', 'refused', 'WRONG'
+_ROOT = pathlib.Path(__file__).parents[2]
+_GIVE_UP = 600.0  # seconds
+_FLAGS = (
+  '--config=configs/quickstart.py',
+  '--config.batch_size=16',
+  '--config.log_every_steps=5',
+  '--config.checkpoint_every_steps=15',
+  '--config.eval_every_steps=30',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """What became of a case.
+
+  Attributes:
+    case: what was done.
+    outcome: SURVIVED (with the bits of an undisturbed run), REFUSED (with a
+      sentence), or WRONG.
+    said: what was printed, or measured.
+  """
+
+  case: str
+  outcome: str
+  said: str
+
+
+class Run:
+  """A process of main.py, and what it is doing.
+
+  Args:
+    directory: of its data (unless flags say otherwise), workdir and log.
+    steps: of the whole run.
+    flags: more of them.
+    environment: variables on top of this process's.
+    prefix: a command that runs it.
+  """
+
+  def __init__(
+    self,
+    directory: pathlib.Path,
+    steps: int,
+    flags: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
+  ):
+    self.workdir = directory / 'run'
+    self._data = directory / 'data'
+    directory.mkdir(parents=True, exist_ok=True)
+    # Beside it: the directory may be a disk that is full.
+    name = f'{directory.name}-{time.monotonic_ns()}.txt'
+    self._log = directory.parent / name
+    command = [*prefix, sys.executable, 'main.py', *_FLAGS]
+    command += [f'--workdir={self.workdir}', f'--config.data.dir={self._data}']
+    command += [f'--config.train_steps={steps}', *flags]
+    with self._log.open('w') as log:
+      self._process = subprocess.Popen(
+        command,
+        cwd=_ROOT,
+        env=os.environ | (environment or {}),
+        stdout=log,
+        stderr=subprocess.STDOUT,
+      )
+
+  def is_preparing(self) -> bool:
+    """Whether its data set is half there."""
+    return any(self._data.glob('*.partial'))
+
+  def is_training(self) -> bool:
+    """Whether it makes steps."""
+    return self.last_line().startswith('train')
+
+  def is_saving(self) -> bool:
+    """Whether orbax has not yet given a checkpoint its name."""
+    return any((self.workdir / 'checkpoints').glob('*tmp*'))
+
+  def is_evaluating(self) -> bool:
+    """Whether that is what its progress bar is about."""
+    return self.last_line().startswith('evaluate')
+
+  def is_alive(self) -> bool:
+    """Whether it has not ended."""
+    return self._process.poll() is None
+
+  def files_and_memory(self) -> tuple[int, int]:
+    """How many files it has open, and its resident bytes (Linux)."""
+    process = pathlib.Path('/proc') / str(self._process.pid)
+    pages = int((process / 'statm').read_text().split()[1])
+    size = os.sysconf('SC_PAGE_SIZE')
+    return len(list((process / 'fd').iterdir())), pages * size
+
+  def last_line(self) -> str:
+    """Of its output."""
+    text = self._log.read_text(errors='replace')[-1000:]
+    lines = text.replace('\r', '\n').replace('\x1b[A', '\n').split('\n')
+    return next((line.strip() for line in reversed(lines) if line.strip()), '')
+
+  def has_said(self, text: str) -> bool:
+    """Whether that is anywhere in its output."""
+    return text in self._log.read_text(errors='replace')
+
+  def wait_for(self, phase: Callable[['Run'], bool]) -> bool:
+    """Until it is in a phase; False for one that has ended before.
+
+    Raises:
+      UserError: where it does not get there.
+    """
+    began = time.monotonic()
+    while not phase(self):
+      if not self.is_alive():
+        return False
+      if time.monotonic() - began > _GIVE_UP:
+        raise errors.UserError(f'{self._log}: nothing happens any more.')
+      time.sleep(0.002)
+    return True
+
+  def send(self, number: int) -> None:
+    """A signal."""
+    self._process.send_signal(number)
+
+  def kill(self) -> None:
+    """SIGKILL, and waits."""
+    self.send(signal.SIGKILL)
+    self._process.wait()
+
+  def wait(self) -> int:
+    """Until its end; the exit code."""
+    return self._process.wait(_GIVE_UP)
+
+  def finish(self) -> None:
+    """Until its end.
+
+    Raises:
+      UserError: where that is a failure.
+    """
+    if self.wait():
+      raise errors.UserError(f'training failed, see {self._log}.')
+
+
+def compare(case: str, a: pathlib.Path, b: pathlib.Path, said: str) -> Row:
+  """SURVIVED where two runs left the same, else WRONG and what differs.
+
+  Args:
+    case: for the row.
+    a: workdir of a run that is complete.
+    b: of another.
+    said: for the row.
+  """
+  found = differences(a, b)
+  if found:
+    return Row(case, WRONG, f'{said}; differs: {", ".join(found)}')
+  return Row(case, SURVIVED, said)
+
+
+def differences(a: pathlib.Path, b: pathlib.Path) -> list[str]:
+  """Arrays of the newest checkpoint that are not the same bits, and metrics."""
+  states, metrics = zip(*map(_result, (a, b)), strict=True)
+  names = states[0].keys() | states[1].keys()
+  found = [
+    name
+    for name in sorted(names)
+    if _bits(states[0].get(name)) != _bits(states[1].get(name))
+  ]
+  return found + ['metrics.jsonl'] * (metrics[0] != metrics[1])
+
+
+def refused(case: str, run: Run, part: str) -> Row:
+  """REFUSED for exit code 1 and one sentence that has a part, else WRONG."""
+  code, said = run.wait(), run.last_line()
+  fine = code == 1 and part in said and said.startswith('error: ')
+  return Row(case, REFUSED if fine else WRONG, f'exit code {code}: "{said}"')
+
+
+def rows(workdir: pathlib.Path, *, timing: bool = False) -> list[dict]:
+  """Of metrics.jsonl; `timing` is never the same."""
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  read = [json.loads(line) for line in lines]
+  if not timing:
+    for row in read:
+      del row['timing']
+  return read
+
+
+def _result(workdir: pathlib.Path) -> tuple[dict[str, np.ndarray], list[dict]]:
+  like = train_state.abstract_train_state(workdir_lib.read_config(workdir))
+  with checkpoint.Checkpointer(workdir) as checkpointer:
+    state, _ = checkpointer.restore(0, like)
+  return checkpoint.flatten(state), rows(workdir)
+
+
+def _bits(array: np.ndarray | None) -> bytes | None:
+  return None if array is None else np.asarray(array).tobytes()

@@ -1,0 +1,123 @@
+"""Nothing is lost: what runs survive, and what they refuse with a sentence.
+
+    python -m experiments.reliability --workdir=runs/reliability
+    python -m experiments.reliability --workdir=runs/reliability --cases=kills
+
+Does to runs of the quickstart network what preemption, full disks, dying
+processes and damaged files do (see experiments/faults), and compares each with
+a run that nobody touched: the last checkpoint's arrays bit for bit, and
+metrics.jsonl but for `timing`. Writes results.md and results.jsonl to --workdir
+after each case; a case that is there is not run again. Exit code 1 where
+anything was lost or wrong. Takes some two hours, one of them for `soak`.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import shutil
+import sys
+
+# Before TensorFlow starts: it only reads images here, and need not say so.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+from absl import app, flags, logging
+
+from alexnet_jax import command_line, errors
+from alexnet_jax import workdir as workdir_lib
+from experiments.faults import (
+  damage,
+  disks,
+  hosts,
+  kills,
+  numbers,
+  soak,
+  trial,
+)
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of all runs.')
+_CASES = flags.DEFINE_list('cases', [], 'Which; by default all.')
+_MINUTES = flags.DEFINE_float('minutes', 60.0, 'Of the case soak.')
+
+
+def _cases() -> dict[str, functools.partial]:
+  """What makes rows, of a new directory, by name."""
+  return {
+    'kills': functools.partial(kills.storm, devices=1),
+    'kills_4_devices': functools.partial(kills.storm, devices=4),
+    'signals': functools.partial(kills.signals),
+    'checkpoints': functools.partial(damage.checkpoints),
+    'metrics': functools.partial(damage.metrics),
+    'full_disks': functools.partial(disks.full),
+    'refusals': functools.partial(disks.refusals),
+    'clock': functools.partial(disks.clock),
+    'numbers': functools.partial(numbers.bad),
+    'hosts_2': functools.partial(hosts.several, count=2),
+    'hosts_4': functools.partial(hosts.several, count=4),
+    'soak': functools.partial(soak.soak, minutes=_MINUTES.value),
+  }
+
+
+def _chosen() -> dict[str, functools.partial]:
+  cases = _cases()
+  for name in _CASES.value:
+    if name not in cases:
+      raise errors.UserError(
+        f'--cases={name} does not exist; choose from {", ".join(cases)}.'
+      )
+  return {name: cases[name] for name in _CASES.value or cases}
+
+
+def _read(path: pathlib.Path) -> dict[str, list[trial.Row]]:
+  if not path.exists():
+    return {}
+  found = {}
+  for line in path.read_text().splitlines():
+    row = json.loads(line)
+    found.setdefault(row.pop('of'), []).append(trial.Row(**row))
+  return found
+
+
+def _write(workdir: pathlib.Path, found: dict[str, list[trial.Row]]) -> str:
+  rows = [(name, row) for name, rows in found.items() for row in rows]
+  lines = [
+    json.dumps({'of': name} | dataclasses.asdict(row)) + '\n'
+    for name, row in rows
+  ]
+  (workdir / 'results.jsonl').write_text(''.join(lines))
+  lines = ['| what was done | outcome | what was printed or measured |']
+  lines += ['|---|---|---|']
+  for _, row in rows:
+    said = row.said.replace(str(workdir), 'WORKDIR').replace('|', '\\|')
+    lines.append(f'| {row.case} | {row.outcome} | {said} |')
+  text = '\n'.join(lines) + '\n'
+  (workdir / 'results.md').write_text(text)
+  environment = json.dumps(workdir_lib.environment(), indent=2) + '\n'
+  (workdir / 'environment.json').write_text(environment)
+  return text
+
+
+def main(argv: list[str]) -> None:
+  """Prints the table."""
+  del argv
+  logging.set_verbosity(logging.WARNING)
+  with command_line.one_sentence():
+    if not _WORKDIR.value:
+      raise errors.UserError('--workdir is missing; give one for all runs.')
+    workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
+    workdir.mkdir(parents=True, exist_ok=True)
+    found = _read(workdir / 'results.jsonl')
+    for name, make_rows in _chosen().items():
+      if name in found:
+        continue
+      shutil.rmtree(workdir / name, ignore_errors=True)
+      found[name] = list(make_rows(workdir / name))
+      _write(workdir, found)
+    print(_write(workdir, found))
+  outcomes = {row.outcome for rows in found.values() for row in rows}
+  sys.exit(trial.WRONG in outcomes)
+
+
+if __name__ == '__main__':
+  app.run(main)
