@@ -57,12 +57,13 @@ def _evaluate(workdir: pathlib.Path) -> None:
   if _CONFIG.value is not None:
     overrides = config_flags.get_override_values(flags.FLAGS['config'])
   config = workdir_lib.evaluation_config(workdir, overrides)
-  print(json.dumps(evaluate.evaluate_run(config, workdir)))
+  result = evaluate.evaluate_run(config, workdir)
+  if hosts.is_first():
+    print(json.dumps(result))
 
 
 def _check_flags(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise errors.UserError(f'{argv[1]!r} is no flag; write it as --name=value.')
+  command_line.check_no_arguments(argv)
   if not _WORKDIR.value:
     raise errors.UserError("--workdir is missing; give the run's directory.")
   if _CONFIG.value is None and _MODE.value == 'train':

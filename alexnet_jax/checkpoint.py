@@ -5,7 +5,9 @@ SHA-256 digests, for orbax returns wrong values without a word when a
 bit of its data file flips.
 """
 
+import errno
 import hashlib
+import itertools
 import json
 import pathlib
 import shutil
@@ -21,6 +23,16 @@ from alexnet_jax import errors, hosts
 Tree = Any
 _STATE = 'state'
 _EXTRA = 'extra'
+_REPLACED = '.replaced'
+_REMEDY = 'name an earlier one with --config.eval.step, or train on'
+# Says nothing about what is on the disk.
+_OF_THE_SYSTEM = (
+  errno.EACCES,
+  errno.EMFILE,
+  errno.ENFILE,
+  errno.ENOMEM,
+  errno.ESTALE,
+)
 
 
 def flatten(state: Tree) -> dict[str, np.ndarray]:
@@ -45,7 +57,7 @@ def _digests(leaves: dict[str, np.ndarray], extra: dict) -> dict[str, str]:
   return digests | {'extra': hashlib.sha256(text.encode()).hexdigest()}
 
 
-def _alone() -> ocp.options.MultiprocessingOptions:
+def _without_barriers() -> ocp.options.MultiprocessingOptions:
   """Has orbax wait for no other process."""
   number = jax.process_index()
   return ocp.options.MultiprocessingOptions(
@@ -70,13 +82,14 @@ class Checkpointer:
   def __init__(self, workdir: pathlib.Path, keep: int | None = None):
     self._directory = workdir / 'checkpoints'
     self._directory.mkdir(parents=True, exist_ok=True)
+    self._replaces = False
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
         create=False,
         max_to_keep=keep,
         enable_async_checkpointing=True,
-        multiprocessing_options=_alone(),
+        multiprocessing_options=_without_barriers(),
       ),
       item_handlers={
         _STATE: ocp.StandardCheckpointHandler(),
@@ -93,6 +106,8 @@ class Checkpointer:
 
     Of several processes, the first does.
 
+    A process that dies meanwhile leaves the old one.
+
     Args:
       step: names the checkpoint.
       state: canonical, numpy arrays that nobody writes to any more.
@@ -102,7 +117,7 @@ class Checkpointer:
       return
     leaves = flatten(state)
     if step == self.latest_step():
-      self._manager.delete(step)
+      self._replace(step)
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -114,6 +129,32 @@ class Checkpointer:
         }
       ),
     )
+
+  def _replace(self, step: int) -> None:
+    """Makes room for a checkpoint, whose old one has another name until then.
+
+    orbax takes no step twice.
+    """
+    self.wait()
+    path = self._directory / str(step)
+    path.rename(path.with_name(f'{step}{_REPLACED}'))
+    self._manager.reload()
+    self._replaces = True
+
+  def recover(self) -> None:
+    """Ends what a process that died has begun; for a run's only trainer."""
+    if hosts.is_first():
+      self._remove_replaced()
+      self._manager.reload()
+
+  def _remove_replaced(self) -> None:
+    """Of a checkpoint and the one that it replaces, one is left."""
+    for old in self._directory.glob(f'*{_REPLACED}'):
+      new = old.with_suffix('')
+      if new.exists():
+        shutil.rmtree(old)
+      else:
+        old.rename(new)
 
   def restore(self, step: int, like: Tree) -> tuple[Tree, dict]:
     """Reads and verifies a checkpoint.
@@ -138,9 +179,11 @@ class Checkpointer:
       leaves, extra = self._read(step, expected)
       digests = extra.pop('sha256')
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+      if getattr(error, 'errno', None) in _OF_THE_SYSTEM:
+        raise
       raise DamagedError(
         f'checkpoint {self._directory / str(step)} cannot be read '
-        f'({errors.first_line(error)}); an earlier one may be whole.'
+        f'({errors.first_line(error)}); {_REMEDY}.'
       ) from error
     self._verify(step, _digests(leaves, extra), digests)
     ordered = [leaves[name] for name in expected]
@@ -181,16 +224,20 @@ class Checkpointer:
       else:
         self._set_aside(damaged)
         return step, restored
-    newest = damaged[0][1]
-    raise DamagedError(f'{newest} But none is: start a new workdir.')
+    raise DamagedError(
+      f'none of the checkpoints in {self._directory} is whole (the newest: '
+      f'{damaged[0][1]}); start a new workdir.'
+    )
 
   def _set_aside(self, damaged: list[tuple[int, DamagedError]]) -> None:
     for step, error in damaged:
       path = self._directory / str(step)
-      aside = path.with_name(f'{step}.damaged')
-      shutil.rmtree(aside, ignore_errors=True)
+      names = (f'{step}.damaged{n or ""}' for n in itertools.count())
+      aside = next(
+        new for name in names if not (new := path.with_name(name)).exists()
+      )
       path.rename(aside)
-      print(f'{error} This one is now called {aside.name}.')
+      print(f'{error} It is now called {aside.name}; an earlier one is used.')
     if damaged:
       self._manager.reload()
 
@@ -221,7 +268,7 @@ class Checkpointer:
       if digest != saved.get(name):
         raise DamagedError(
           f'checkpoint {self._directory / str(step)} is damaged: {name} is '
-          'not what was saved; an earlier one may be whole.'
+          f'not what was saved; {_REMEDY}.'
         )
 
   def wait(self) -> None:
@@ -234,6 +281,8 @@ class Checkpointer:
   def __exit__(self, *_) -> None:
     """Waits until what was saved is on disk, and closes."""
     self._manager.close()
+    if self._replaces:
+      self._remove_replaced()
 
 
 def _compare(path: pathlib.Path, saved: dict, expected: dict) -> None:

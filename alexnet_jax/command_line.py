@@ -50,6 +50,16 @@ def _one_line(error: Exception) -> str:
   return text.strip('\'" ').replace("\\'", "'")
 
 
+def check_no_arguments(argv: list[str]) -> None:
+  """For programs that take flags only.
+
+  Raises:
+    UserError: where there is an argument.
+  """
+  if len(argv) > 1:
+    raise errors.UserError(f'{argv[1]!r} is no flag; write it as --name=value.')
+
+
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
   """Turns a user's mistake into one line on stderr and exit code 1.

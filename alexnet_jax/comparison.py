@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import jax
 
+from alexnet_jax import rows as rows_lib
 from alexnet_jax import train_state, workdir
-from alexnet_jax.figures import curves
 
 _HEADER = (
   'run',
@@ -54,7 +54,7 @@ def markdown(workdirs: Mapping[str, pathlib.Path]) -> str:
 
 
 def _results(path: pathlib.Path) -> list[str]:
-  rows = curves.read(path)
+  rows = rows_lib.read(path)
   trained, validated = (
     [row for row in rows if row['split'] == split]
     for split in ('train', 'validation')

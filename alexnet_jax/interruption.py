@@ -15,8 +15,9 @@ class Interruption:
   """Notes the first signal, for the loop to ask; a second one acts at once.
 
   Outside of the main thread, where Python has no handlers, it notes nothing.
-  Several processes must stop at one step: JAX listens to SIGTERM for all of
-  them, and SIGINT acts at once.
+  Python notices a signal only between its own operations: not while a step is
+  compiled. Several processes must stop at one step: JAX listens to SIGTERM for
+  all of them, at the next step, and SIGINT acts at once.
   """
 
   def __init__(self):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.metrics import tensorboard
 
-from alexnet_jax import errors
+from alexnet_jax import rows as rows_lib
 
 Sums = dict[str, Any]
 NAMES = ('loss', 'top1_error', 'top5_error', 'examples')
@@ -89,23 +89,11 @@ class MetricsWriter:
 
   def _keep(self, last_step: int) -> None:
     """Rows up to that step, and those that were given."""
-    text = self._path.read_text() if self._path.exists() else ''
-    # A run that was cut off may leave a last line without its end.
-    lines = [x for x in text.splitlines(keepends=True) if x.endswith('\n')]
-    kept = [line for line in lines if self._step(line) <= last_step]
-    kept += [json.dumps(row) + '\n' for row in self._last_rows]
+    kept = [r for r in rows_lib.parse(self._path) if r['step'] <= last_step]
     new = self._path.with_suffix('.new')
-    new.write_text(''.join(kept))
+    rows = [*kept, *self._last_rows]
+    new.write_text(''.join(json.dumps(row) + '\n' for row in rows))
     os.replace(new, self._path)
-
-  def _step(self, line: str) -> int:
-    try:
-      return json.loads(line)['step']
-    except (ValueError, KeyError, TypeError) as error:
-      raise errors.UserError(
-        f'{self._path} has a line that is no row, {line[:40]!r}; mend it, or '
-        'start a new workdir.'
-      ) from error
 
   def rows(self, step: int) -> list[dict]:
     """What has been written for a step, if that is the last one written."""

@@ -15,6 +15,7 @@ data are `axis_index_groups` of it:
     data groups   [[0, 2, ...], [1, 3, ...]]  devices that share a tower
 """
 
+import collections
 import dataclasses
 import functools
 import os
@@ -372,6 +373,7 @@ def make_plan(num_towers: int, num_devices: int) -> Plan:
       f'num_devices={num_devices} but {len(devices)} are visible: give a '
       f'number from 1 to {len(devices)}, or 0 for all.'
     )
+  _check_processes(devices, num_devices, num_towers)
   devices = devices[: num_devices or len(devices)]
   if len(devices) == 1:
     return OneDevice(devices[0], num_towers)
@@ -381,6 +383,28 @@ def make_plan(num_towers: int, num_devices: int) -> Plan:
       f'set --config.num_devices to 1 or to a multiple of {num_towers}.'
     )
   return ManyDevices(devices, num_towers)
+
+
+def _check_processes(
+  devices: list[jax.Device], num_devices: int, num_towers: int
+) -> None:
+  """All processes hold whole sets of towers, or all a part of one."""
+  if jax.process_count() == 1:
+    return
+  if num_devices not in (0, len(devices)):
+    raise errors.UserError(
+      f'num_devices={num_devices} but {jax.process_count()} processes have '
+      f'{len(devices)}: give 0, and fewer devices to each process.'
+    )
+  each = collections.Counter(d.process_index for d in devices)
+  count = each[0]
+  fits = count % num_towers == 0 or num_towers % count == 0
+  if set(each.values()) != {count} or not fits:
+    raise errors.UserError(
+      f'processes with {sorted(each.values())} devices do not share '
+      f'model.towers={num_towers} evenly: give each as many, a multiple or a '
+      'divisor of the towers.'
+    )
 
 
 def check_batch_size(plan: Plan, batch_size: int) -> None:

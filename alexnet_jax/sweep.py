@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from alexnet_jax import errors
+from alexnet_jax import rows as rows_lib
 
 Overrides = Mapping[str, object]
 Rows = Sequence[Mapping[str, object]]  # of a run's metrics.jsonl
@@ -49,8 +50,17 @@ class Variant:
 
 
 def final_error(rows: Rows) -> float:
-  """Top-1 error of the last validation."""
-  return [r['top1_error'] for r in rows if r['split'] == 'validation'][-1]
+  """Top-1 error of the last validation.
+
+  Raises:
+    UserError: where a run has ended without one.
+  """
+  found = [r['top1_error'] for r in rows if r['split'] == 'validation']
+  if not found:
+    raise errors.UserError(
+      'a run has no validation row; leave out --set=stop_at_train_error.'
+    )
+  return found[-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,8 +291,7 @@ def measure(experiment: Experiment, run: Run, result: Result) -> Result:
   """
   if result['status'] != 'finished':
     return result
-  lines = (run.workdir / 'metrics.jsonl').read_text().splitlines()
-  rows = [json.loads(line) for line in lines]
+  rows = rows_lib.read(run.workdir)
   last = rows[-1]
   value = experiment.metric(rows)
   return result | {

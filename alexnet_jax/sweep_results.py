@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from matplotlib import figure
+from scipy import stats
 
 from alexnet_jax import sweep
 
-# A difference of fewer standard errors than this says nothing.
-_SIGNIFICANT = 2.0
+_CONFIDENCE = 0.95  # of a verdict that means differ, if it were the only one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,16 +78,26 @@ def rows(
 
 def verdict(row: Row, baseline: Row) -> str:
   """Whether a difference goes the way that the published one does."""
-  error = math.sqrt(row.variance_of_mean + baseline.variance_of_mean)
-  if math.isnan(error):
+  variances = (row.variance_of_mean, baseline.variance_of_mean)
+  if math.isnan(sum(variances)):
     return 'too few seeds'
   difference = row.mean - baseline.mean
-  if abs(difference) <= _SIGNIFICANT * error:
+  freedom = _freedom(variances, (len(row.values), len(baseline.values)))
+  quantile = stats.t.ppf(0.5 + _CONFIDENCE / 2, freedom)
+  if abs(difference) <= quantile * math.sqrt(sum(variances)):
     return 'within the spread'
   if row.published is None or baseline.published is None:
     return 'higher' if difference > 0 else 'lower'
   same = difference * (row.published - baseline.published) > 0
   return 'as published' if same else 'the other way'
+
+
+def _freedom(variances: tuple[float, float], counts: tuple[int, int]) -> float:
+  """Degrees of Welch's t, of means with these variances."""
+  if not any(variances):
+    return 1.0
+  terms = zip(variances, counts, strict=True)
+  return sum(variances) ** 2 / sum(v**2 / (n - 1) for v, n in terms)
 
 
 def markdown(
@@ -121,6 +131,10 @@ def markdown(
   ]
   sources = [f'- {row.variant}: {row.source}' for row in table if row.source]
   parts = [experiment.claim, '\n'.join(lines)]
+  parts.append(
+    f"Verdicts are Welch's t test at {_CONFIDENCE:.0%}, each by itself; there "
+    f'are {len(table) - 1}.'
+  )
   if data not in ('', experiment.data):
     parts.append(
       f'Trained on {data}; published numbers are of {experiment.data}.'

@@ -265,6 +265,7 @@ def train_and_evaluate(
       deterministic=config.deterministic,
       donate=True,
     )
+    interruption = stack.enter_context(Interruption())
     checkpointer = stack.enter_context(
       checkpoint.Checkpointer(workdir, config.keep_checkpoints)
     )
@@ -272,8 +273,8 @@ def train_and_evaluate(
       checkpointer, config, process, origin, prepared.class_names
     )
     first_step, plateau = int(state.step), progress.plateau
-    is_made = first_step >= steps.total and not progress.is_pending
-    if progress.is_over or is_made:
+    left = steps.total - first_step + progress.is_pending
+    if progress.is_over or left <= 0:
       hosts.say(f'{workdir} is complete at step {first_step}.')
       return state
     hosts.say(_introduction(config, plan, state, prepared, steps))
@@ -307,7 +308,6 @@ def train_and_evaluate(
         steps.total,
       )
     )
-    interruption = stack.enter_context(Interruption())
     clock = metrics.Clock(config.batch_size)
     in_flight = collections.deque()
     bar.set_description('compile')
@@ -329,12 +329,17 @@ def train_and_evaluate(
         clock.tick()
       return new_state
 
+    def check_finite() -> None:
+      bad_step = int(plan.get(state.first_bad_step))
+      _check_finite(bad_step, last_loss, checkpointer.latest_step())
+
     def save(step: int, progress: Progress) -> None:
+      check_finite()
       with clock.paused():
         canonical = plan.get_state(state, program.tower_wise)
         checkpointer.save(step, canonical, progress.extra(process))
 
-    last_loss = math.nan
+    last_loss = progress.last_loss
     numbered = enumerate(batches, first_step + 1)
     if progress.is_pending:
       numbered = itertools.chain([(first_step, None)], numbered)
@@ -348,8 +353,7 @@ def train_and_evaluate(
         if not any(due.values()):
           continue
         epoch = step * config.batch_size / num_examples
-        bad_step = int(plan.get(state.first_bad_step))
-        _check_finite(bad_step, last_loss, checkpointer)
+        check_finite()
         if due['eval']:
           with clock.paused():
             values, timing = evaluator(
@@ -425,6 +429,7 @@ def _restore_or_create(
   class_names: list[str],
 ) -> tuple[TrainState, 'Progress']:
   """The newest checkpoint's canonical state, or a new one."""
+  checkpointer.recover()
   if not hosts.agree(checkpointer.latest_step() is not None):
     state, progress = create_train_state(config), Progress(optim.Plateau())
     if origin:
@@ -456,6 +461,12 @@ class Progress:
   is_over: bool = False
   is_pending: bool = False
 
+  @property
+  def last_loss(self) -> float | None:
+    """Of training, where it was logged at this step."""
+    rows = self.rows or ()
+    return next((r['loss'] for r in rows if r['split'] == 'train'), None)
+
   def extra(self, process: preprocessing.Preprocessing) -> dict:
     """What a checkpoint has beside the state."""
     return {'preprocessing': process.digest(), **dataclasses.asdict(self)}
@@ -477,23 +488,22 @@ def _reason(plateau: optim.Plateau) -> str:
 
 def _check_finite(
   first_bad_step: int,
-  last_loss: float,
-  checkpointer: checkpoint.Checkpointer,
+  last_loss: float | None,
+  newest: int | None,
 ) -> None:
   if first_bad_step >= 0:
     raise errors.UserError(
-      f'loss or gradients of step {first_bad_step} were not finite (mean loss '
-      f'of the last log before: {last_loss:.4g}; newest checkpoint: step '
-      f'{checkpointer.latest_step()}); start a new workdir with a lower '
-      'optimizer.learning_rate.'
+      f'loss or gradients of step {first_bad_step} were not finite (last '
+      f'logged loss: {last_loss}; newest checkpoint: step {newest}); start a '
+      'new workdir with a lower optimizer.learning_rate.'
     )
 
 
 def _check_loss(loss: float, step: int) -> None:
   if not math.isfinite(loss):
     raise errors.UserError(
-      f'validation loss after step {step} is {loss}; start a new workdir with '
-      'a lower optimizer.learning_rate.'
+      f'validation loss after step {step} is not finite but {loss}; start a '
+      'new workdir with a lower optimizer.learning_rate.'
     )
 
 

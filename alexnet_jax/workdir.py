@@ -8,6 +8,7 @@ config.json                          written last: its presence says that
 """
 
 import contextlib
+import errno
 import fcntl
 import importlib.metadata
 import json
@@ -19,12 +20,15 @@ from collections.abc import Iterator
 import jax
 import ml_collections
 import tensorflow as tf
+from absl import logging
 from flax import traverse_util
 
 from alexnet_jax import errors, git, hosts
 from alexnet_jax.data import prepare, preprocessing, records
 from configs import common
 
+# Of file systems that have none.
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 # What no result depends on, but for rounding.
 _WITHOUT_EFFECT = (
   'checkpoint_every_epochs',
@@ -105,6 +109,12 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
         f'workdir={workdir}: another process trains there; wait for its end, '
         'or give a new workdir.'
       ) from error
+    except OSError as error:
+      if error.errno not in _NO_LOCKS:
+        raise
+      logging.warning(
+        '%s cannot be locked: train there once at a time', workdir
+      )
     yield
 
 

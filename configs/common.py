@@ -58,7 +58,8 @@ def base() -> ml_collections.ConfigDict:
   # Sides of stored images and of the network's input, in pixels.
   config.data.image_size = 256
   config.data.crop_size = 224
-  # More than 0: trains on so many of the images, the same for all seeds.
+  # More than 0: trains on so many of the images, the same for all seeds; mean
+  # image and colour components stay those of all.
   config.data.train_examples = 0
   # Whether training crops lie anywhere, or in the centre.
   config.data.random_crop = True

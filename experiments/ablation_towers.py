@@ -37,7 +37,7 @@ EXPERIMENT = ablations.ablation(
         'model.fc7.features': 256,
       },
       source='CHM layer-params-145-half.cfg, of ILSVRC-2010: 0.3917, where two '
-      'towers have 0.3747',
+      'towers have 0.3747; its last drop is assumed, at epoch 79',
     ),
     'two towers apart': sweep.Variant(
       {
@@ -49,7 +49,7 @@ EXPERIMENT = ablations.ablation(
       },
       small={'model.conv2.features': 30, 'model.fc6.features': 256},
       published=0.4183,
-      source='CHM notes, #150',
+      source='CHM notes, #150; trained like #145, as its schedule is not known',
     ),
   },
 )

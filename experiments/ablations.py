@@ -30,7 +30,6 @@ _NETWORK = {
   'schedule.layer_drops.conv1': (),
   'data.color_noise_epochs': 0.0,
   'eval.views': 1,
-  'eval_every_epochs': 0.0,
 }
 for _layer, _features in _WIDTHS.items():
   _NETWORK[f'model.{_layer}.features'] = _features
@@ -68,7 +67,8 @@ def ablation(
     claim,
     'configs/alexnet_2012.py',
     variants,
-    overrides={'eval.views': 10},
+    # Ten views of all of validation: at the end only.
+    overrides={'eval.views': 10, 'eval_every_epochs': 0.0},
     small={'cifar10': cifar10, 'shapes': _TEN_EPOCHS},
   )
 
@@ -90,7 +90,7 @@ def together(
   for experiment in experiments:
     about = experiment.name.removeprefix('ablation_')
     _, *others = experiment.variants.items()
-    variants |= {f'{about}, {what}': variant for what, variant in others}
+    variants |= {f'{about} {what}': variant for what, variant in others}
   claim = '\n'.join(f'- {e.claim}' for e in experiments)
   return ablation(
     name, claim, variants, against_overfitting=against_overfitting

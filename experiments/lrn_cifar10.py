@@ -17,7 +17,7 @@ from experiments import sweep_program
 
 EXPERIMENT = sweep.Experiment(
   name='lrn_cifar10',
-  claim='"A four-layer CNN achieved a 13% test error rate without '
+  claim='On CIFAR-10, "a four-layer CNN achieved a 13% test error rate without '
   'normalization and 11% with normalization" (paper section 3.3).',
   config='configs/cifar10_lrn.py',
   variants={

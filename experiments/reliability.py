@@ -100,9 +100,9 @@ def _write(workdir: pathlib.Path, found: dict[str, list[trial.Row]]) -> str:
 
 def main(argv: list[str]) -> None:
   """Prints the table."""
-  del argv
   logging.set_verbosity(logging.WARNING)
   with command_line.one_sentence():
+    command_line.check_no_arguments(argv)
     if not _WORKDIR.value:
       raise errors.UserError('--workdir is missing; give one for all runs.')
     workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()

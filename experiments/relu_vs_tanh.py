@@ -8,7 +8,9 @@ r"""Figure 1 of the paper: epochs to 25 % training error, ReLU against tanh.
 training error rate on CIFAR-10 six times faster than an equivalent network with
 tanh neurons (dashed line). The learning rates for each network were chosen
 independently to make training as fast as possible. No regularization of any
-kind was employed." (section 3.1)
+kind was employed. The magnitude of the effect demonstrated here varies with
+network architecture, but networks with ReLUs consistently learn several times
+faster than equivalents with saturating neurons." (section 3.1)
 
 The training error is the mean over an epoch's images as they were trained on;
 between epochs it is taken for a line. For each activation the rate that takes
@@ -37,7 +39,8 @@ from absl import app, flags, logging
 from matplotlib import axes, figure, ticker
 
 from alexnet_jax import command_line, errors, rate_search, sweep
-from alexnet_jax.figures import curves, picture
+from alexnet_jax import rows as rows_lib
+from alexnet_jax.figures import picture
 from experiments import sweep_program
 
 TARGET = 0.25
@@ -152,7 +155,7 @@ class Lab:
 
 def _outcome(run: sweep.Run, result: sweep.Result, limit: float) -> Row:
   if result['status'] == 'finished':
-    epochs = rate_search.crossing(curves.read(run.workdir), TARGET)
+    epochs = rate_search.crossing(rows_lib.read(run.workdir), TARGET)
     return {'epochs': epochs if epochs <= limit else None, 'exploded': False}
   if 'not finite' in result['reason']:
     return {'epochs': None, 'exploded': True}
@@ -170,6 +173,11 @@ class Line:
 
   tuning: list[Row]
   rows: list[Row]
+
+  @property
+  def arrives(self) -> bool:
+    """Whether any rate reached `TARGET`."""
+    return any(row['epochs'] for row in self.tuning)
 
 
 def measure(lab: Lab, condition: str, activation: str, limit: float) -> Line:
@@ -197,9 +205,10 @@ def compare(lab: Lab, condition: str) -> dict[str, Line]:
   """
   relu = measure(lab, condition, 'relu', _MOST_EPOCHS)
   if None in (row['epochs'] for row in relu.rows):
+    tried = ', '.join(f'{row["rate"]:g}' for row in relu.tuning)
     raise errors.UserError(
       f'{condition}: ReLU is above {TARGET:.0%} training error after '
-      f'{_MOST_EPOCHS:g} epochs at each of {RATES}; these data need others.'
+      f'{_MOST_EPOCHS:g} epochs at rates {tried}; give easier --data.'
     )
   fewest = min(row['epochs'] for row in relu.tuning if row['epochs'])
   tanh = measure(lab, condition, 'tanh', _PATIENCE * fewest)
@@ -207,8 +216,10 @@ def compare(lab: Lab, condition: str) -> dict[str, Line]:
 
 
 def ratios(lines: dict[str, Line]) -> list[float]:
-  """tanh's epochs over ReLU's, by seed; infinity where tanh gave up."""
-  pairs = zip(lines['relu'].rows, lines['tanh'].rows, strict=False)
+  """tanh's epochs over ReLU's, by seed; none where tanh gave up."""
+  if not lines['tanh'].arrives:
+    return []
+  pairs = zip(lines['relu'].rows, lines['tanh'].rows, strict=True)
   return [(tanh['epochs'] or math.inf) / relu['epochs'] for relu, tanh in pairs]
 
 
@@ -226,17 +237,7 @@ def markdown(found: dict[str, dict[str, Line]]) -> str:
     '| init and inputs | ReLU: rate | epochs | tanh: rate | epochs | ratio '
     '| paper | seeds |',
     '|---|---:|---:|---:|---:|---:|---:|---|',
-  ]
-  for condition, pair in found.items():
-    cells = [condition]
-    for line in pair.values():
-      epochs = [row['epochs'] or math.inf for row in line.rows]
-      rate = f'{line.rows[0]["rate"]:g}'
-      cells += [rate, _spread(epochs, line.rows[0]['limit'])]
-    seeds = ', '.join(str(row['seed']) for row in pair['relu'].rows)
-    cells += [_spread(ratios(pair), _PATIENCE), f'{_PUBLISHED:g}', seeds]
-    lines.append(f'| {" | ".join(cells)} |')
-  lines += [
+    *(_results(condition, pair) for condition, pair in found.items()),
     '',
     f'Tuning (seed {TUNING_SEED}), epochs by rate; after > it was stopped, '
     'empty rates were not tried:',
@@ -253,8 +254,28 @@ def markdown(found: dict[str, dict[str, Line]]) -> str:
   return '\n'.join(lines) + '\n'
 
 
+def _results(condition: str, pair: dict[str, Line]) -> str:
+  """A row; where tanh gave up, its limit stands for the tuning seed alone."""
+  relu, tanh = pair['relu'], pair['tanh']
+  cells = [condition, *_epochs(relu), *_epochs(tanh)]
+  slowest = max(row['epochs'] for row in relu.rows)
+  cells.append(_spread(ratios(pair), tanh.rows[0]['limit'] / slowest))
+  seeds = ', '.join(str(row['seed']) for row in relu.rows)
+  cells += [f'{_PUBLISHED:g}', seeds]
+  return f'| {" | ".join(cells)} |'
+
+
+def _epochs(line: Line) -> tuple[str, str]:
+  """The rate, where one was found, and the epochs that it takes."""
+  limit = line.rows[0]['limit']
+  if not line.arrives:
+    return 'none', _spread([], limit)
+  epochs = [row['epochs'] or math.inf for row in line.rows]
+  return f'{line.rows[0]["rate"]:g}', _spread(epochs, limit)
+
+
 def _spread(values: Sequence[float], limit: float) -> str:
-  if math.inf in values:
+  if not values or math.inf in values:
     return f'> {limit:.3g}'
   mean = f'{statistics.fmean(values):.3g}'
   return f'{mean} ± {statistics.stdev(values):.2g}' if len(values) > 1 else mean
@@ -285,7 +306,7 @@ def draw(lab: Lab, found: dict[str, dict[str, Line]]) -> figure.Figure:
 
 
 def _plot(panel: axes.Axes, run: pathlib.Path, activation: str) -> None:
-  rows = [row for row in curves.read(run) if row['split'] == 'train']
+  rows = [row for row in rows_lib.read(run) if row['split'] == 'train']
   label = _LABELS[activation]
   if label in panel.get_legend_handles_labels()[1]:
     label = None
@@ -332,6 +353,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
   found, failures, text = {}, [], ''
   with command_line.one_sentence():
+    command_line.check_no_arguments(argv)
     lab = Lab(
       sweep_program.workdir(),
       _FLAGS.data,
@@ -341,8 +363,9 @@ def main(argv: list[str]) -> None:
     )
     for condition in _conditions():
       try:
-        found[condition] = compare(lab, condition)
-        text = _write(lab, found)
+        pair = compare(lab, condition)
+        text = _write(lab, found | {condition: pair})
+        found[condition] = pair
       except errors.UserError as error:
         failures.append(f'failed: {error}')
   print('\n'.join([text, *failures]))

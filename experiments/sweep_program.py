@@ -148,8 +148,7 @@ def _devices() -> list[dict[str, str]]:
 
 
 def _check_flags(argv: list[str], experiment: sweep.Experiment) -> None:
-  if len(argv) > 1:
-    raise errors.UserError(f'{argv[1]!r} is no flag; write it as --name=value.')
+  command_line.check_no_arguments(argv)
   for name in _FLAGS.variants:
     if name not in experiment.variants:
       raise errors.UserError(

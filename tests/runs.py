@@ -1,18 +1,17 @@
 """What a run has left, to compare with another's."""
 
-import json
 import pathlib
 
 import jax
 import numpy as np
 
 from alexnet_jax import checkpoint, train_state
+from alexnet_jax import rows as rows_lib
 
 
 def rows(workdir: pathlib.Path) -> list[dict]:
   """Of metrics.jsonl, without what depends on the time of day."""
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  read = [json.loads(line) for line in lines]
+  read = rows_lib.read(workdir)
   return [{k: v for k, v in row.items() if k != 'timing'} for row in read]
 
 

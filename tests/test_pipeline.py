@@ -375,7 +375,7 @@ def test_a_picture_of_another_size_is_named(tmp_path, side):
   pictures = list(_numbered_images()[: N // 3])
   pictures[5] = np.zeros((side, side, 3), np.uint8)
   _write_jpegs(path, pictures)
-  with pytest.raises(errors.UserError, match='a record, number 5, that'):
+  with pytest.raises(errors.UserError, match='record 5 of'):
     _batches(prepared, range(3), 10)
 
 

@@ -38,7 +38,8 @@ def _execute(runs, epochs=EPOCHS, fails=''):
     with (run.workdir / 'metrics.jsonl').open('w') as file:
       for epoch in range(math.floor(min(takes, most)) + 2):
         error = 0.9 - 0.65 * epoch / takes
-        row = {'split': 'train', 'epoch': epoch, 'top1_error': error}
+        row = {'step': 391 * epoch, 'epoch': epoch, 'split': 'train'}
+        row['top1_error'] = error
         file.write(json.dumps(row) + '\n')
     yield result | {'status': 'finished'}
 
@@ -74,8 +75,10 @@ def test_tanh_gives_up_after_ten_times_as_long(tmp_path):
 
   pair = relu_vs_tanh.compare(_lab(tmp_path, execute), '2012')
   assert {row['limit'] for row in pair['tanh'].tuning} == {20.0}
-  assert set(relu_vs_tanh.ratios(pair)) == {math.inf}
-  assert '| > 20 | > 10 | 6 |' in relu_vs_tanh.markdown({'2012': pair})
+  assert relu_vs_tanh.ratios(pair) == []
+  # 20 epochs of the tuning seed, against 2.3 of the slowest of ReLU's.
+  table = relu_vs_tanh.markdown({'2012': pair})
+  assert '| none | > 20 | > 8.7 | 6 |' in table
 
 
 def test_numbers_that_explode_are_no_failure_but_others_are(tmp_path):

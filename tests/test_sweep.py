@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from absl import flags
 from ml_collections import config_flags
+from scipy import stats
 
 from alexnet_jax import errors, sweep, sweep_results, train_state, validate
 
@@ -166,6 +168,15 @@ def _row(values, published=None):
 def test_verdicts(values, published, expected):
   baseline = _row([0.20, 0.21], 0.4)
   assert sweep_results.verdict(_row(values, published), baseline) == expected
+
+
+def test_verdicts_are_welchs_test():
+  rng = np.random.default_rng(0)
+  for scale in (0.5, 1.0, 2.0, 3.0, 4.0, 6.0):
+    a, b = rng.normal(0, 1, 3), rng.normal(scale, 0.3, 4)
+    p = stats.ttest_ind(a, b, equal_var=False).pvalue
+    found = sweep_results.verdict(_row(a), _row(b))
+    assert (found == 'within the spread') == (p >= 0.05)
 
 
 def test_means_and_spreads():

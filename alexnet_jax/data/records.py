@@ -138,8 +138,8 @@ class PreparedSet:
   def damaged(self, what: str = 'a file') -> errors.UserError:
     """What reading it ends in where something is not as it was written."""
     return errors.UserError(
-      f'{self.directory} has {what} that cannot be read: run `python -m '
-      'alexnet_jax.data.prepare` with --check to see all that is damaged.'
+      f'{self.directory} has {what} that is not as it was stored: run `python '
+      '-m alexnet_jax.data.prepare` with --check to see all that is damaged.'
     )
 
   def _open(self, split: str) -> 'JpegSplit | RawSplit':

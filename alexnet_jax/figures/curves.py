@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import matplotlib
 from matplotlib import axes, figure, ticker
 
-from alexnet_jax import errors
+from alexnet_jax import rows as rows_lib
 from alexnet_jax.figures import picture
 
 _TRAIN, _VALIDATION = 'train', 'validation'
@@ -19,24 +19,6 @@ _STYLES = {
 _LABELS = {'top1_error': 'top-1 error', 'loss': 'loss'}
 # Of more runs than this, the names stand beside the panels.
 _INSIDE = 4
-
-
-def read(workdir: pathlib.Path) -> list[dict[str, object]]:
-  """The rows of a run's metrics.jsonl.
-
-  Raises:
-    UserError: where there are none.
-  """
-  path = workdir / 'metrics.jsonl'
-  # A run that is training may leave a last line without its end.
-  lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-  rows = [json.loads(line) for line in lines if line.endswith('\n')]
-  if not rows:
-    raise errors.UserError(
-      f'workdir={workdir} has no metrics yet; give the workdir of a run that '
-      'has logged something.'
-    )
-  return rows
 
 
 def draw(
@@ -62,7 +44,7 @@ def draw(
   panels = chart.subplots(1, len(metrics), squeeze=False)[0]
   colours = _colours(len(workdirs))
   for workdir, colour in zip(workdirs.values(), colours, strict=False):
-    rows = read(workdir)
+    rows = rows_lib.read(workdir)
     for panel, metric in zip(panels, metrics, strict=True):
       for split in splits:
         _plot(panel, rows, split, metric, colour)

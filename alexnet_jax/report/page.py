@@ -7,6 +7,7 @@ import jax
 import jinja2
 
 from alexnet_jax import parallel, trained
+from alexnet_jax.data import pipeline
 from alexnet_jax.report import parts
 from alexnet_jax.train_state import abstract_train_state
 
@@ -54,13 +55,14 @@ def _facts(subject: parts.Subject) -> dict[str, str]:
   views, split = max(subject.tallies), run.config.eval.split
   summary = subject.tally.summary(run.class_names)
   params = abstract_train_state(run.config).params
+  trained_on = pipeline.num_train_examples(prepared, run.config.data)
   of = 'one view' if views == 1 else f'{views} views'
   return {
     f'top-1 error, {of}': parts.percent(summary['top1_error']),
     f'top-5 error, {of}': parts.percent(summary['top5_error']),
     'data': prepared.info['source'],
     'classes': f'{len(run.class_names):,}',
-    'training images': f'{prepared.num_examples("train"):,}',
+    'training images': f'{trained_on:,}',
     f'{split} images': f'{summary["examples"]:,}',
     'parameters': f'{sum(x.size for x in jax.tree.leaves(params)):,}',
     'steps': f'{run.step:,}',

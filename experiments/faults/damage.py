@@ -48,7 +48,9 @@ def checkpoints(workdir: pathlib.Path) -> Iterator[trial.Row]:
       _apply(damage, copy / name)
       counts[_restored(copy, whole.workdir)] += 1
       shutil.rmtree(copy)
-    outcome = trial.WRONG if counts[trial.WRONG] else trial.SURVIVED
+    # There is always an older one that is whole.
+    bad = counts[trial.WRONG] + counts[trial.REFUSED]
+    outcome = trial.WRONG if bad else trial.SURVIVED
     said = ', '.join(f'{count} {what}' for what, count in counts.items())
     case = f'each of {len(names)} files of a checkpoint {damage}'
     yield trial.Row(case, outcome, said)
@@ -75,7 +77,7 @@ def _restored(run: pathlib.Path, whole: pathlib.Path) -> str:
     try:
       state, _ = checkpointer.restore_newest(like)
     except errors.UserError:
-      return 'refused'
+      return trial.REFUSED
   step = int(state.step)
   with checkpoint.Checkpointer(whole) as checkpointer:
     saved, _ = checkpointer.restore(step, like)

@@ -48,6 +48,9 @@ def storm(workdir: pathlib.Path, devices: int) -> Iterator[trial.Row]:
   last.finish()
   case = f'{_KILLS} x SIGKILL in {_STEPS} steps, {devices} device(s)'
   said = ', '.join(f'{count} in {phase}' for phase, count in counts.items())
+  if counts.total() < _KILLS:
+    yield trial.Row(case, trial.WRONG, f'it ended before: {said}')
+    return
   yield trial.compare(case, whole.workdir, last.workdir, said)
 
 
@@ -75,7 +78,11 @@ def signals(workdir: pathlib.Path) -> Iterator[trial.Row]:
       run = trial.Run(directory, _STEPS)
       run.wait_for(_PHASES[phase])
       seconds, code = _stop(run, number)
-      said = f'exit code {code} after {seconds:.1f} s: "{run.last_line()}"'
+      line, newest = run.last_line(), max(run.saved())
+      said = f'exit code {code} after {seconds:.1f} s: "{line}"'
+      if code != 128 + number or f'after step {newest},' not in line:
+        yield trial.Row(name, trial.WRONG, f'{said}; newest: {newest}')
+        continue
       trial.Run(directory, _STEPS).finish()
       yield trial.compare(name, whole.workdir, run.workdir, said)
   yield _twice(workdir / 'twice')

@@ -1,7 +1,6 @@
 """A run of main.py as a process, and what two runs do not have in common."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import signal
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from alexnet_jax import checkpoint, errors, train_state
+from alexnet_jax import rows as rows_lib
 from alexnet_jax import workdir as workdir_lib
 
 SURVIVED, REFUSED, WRONG = 'survived', 'refused', 'WRONG'
@@ -107,6 +107,11 @@ class Run:
     size = os.sysconf('SC_PAGE_SIZE')
     return len(list((process / 'fd').iterdir())), pages * size
 
+  def saved(self) -> list[int]:
+    """Steps of its checkpoints."""
+    paths = (self.workdir / 'checkpoints').glob('[0-9]*')
+    return [int(path.name) for path in paths if path.name.isdecimal()]
+
   def last_line(self) -> str:
     """Of its output."""
     text = self._log.read_text(errors='replace')[-1000:]
@@ -191,8 +196,7 @@ def refused(case: str, run: Run, part: str) -> Row:
 
 def rows(workdir: pathlib.Path, *, timing: bool = False) -> list[dict]:
   """Of metrics.jsonl; `timing` is never the same."""
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  read = [json.loads(line) for line in lines]
+  read = rows_lib.read(workdir)
   if not timing:
     for row in read:
       del row['timing']
