@@ -18,7 +18,10 @@ from scipy import stats
 from alexnet_jax import errors, sweep, sweep_results, train_state, validate
 
 ROOT = pathlib.Path(__file__).parents[1]
-ABLATIONS = sorted(p.stem for p in ROOT.glob('experiments/ablation_*.py'))
+TOGETHER = {'ablation_network': 12, 'ablation_overfitting': 5}
+ABLATIONS = sorted(
+  {p.stem for p in ROOT.glob('experiments/ablation_*.py')} - TOGETHER.keys()
+)
 # A training that takes ten steps of 50 ms, resumes, and fails for one variant.
 MAIN = """
 import json, pathlib, sys, time
@@ -200,6 +203,24 @@ def _config(run, monkeypatch):
   flags.DEFINE_string('workdir', None, '', flag_values=values)
   values(argv)
   return values['config'].value
+
+
+def test_all_ablations_are_in_one_of_the_tables():
+  parts = [
+    importlib.import_module(f'experiments.{name}').EXPERIMENT
+    for name in ABLATIONS
+  ]
+  variants = []
+  for name, count in TOGETHER.items():
+    experiment = importlib.import_module(f'experiments.{name}').EXPERIMENT
+    baseline, *others = experiment.variants
+    assert (baseline, len(others)) == ('baseline', count)
+    assert not any(',' in other for other in others)  # as --variants is a list
+    variants += [experiment.variants[other] for other in others]
+    of = [part for part in parts if part.claim in experiment.claim]
+    assert all(part.small == experiment.small for part in of)
+  expected = [v for part in parts for v in list(part.variants.values())[1:]]
+  assert sorted(map(str, variants)) == sorted(map(str, expected))
 
 
 @pytest.mark.parametrize('data', ['cifar10', 'shapes'])
