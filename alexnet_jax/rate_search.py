@@ -1,37 +1,29 @@
 """How many epochs a training error takes, and the rate that takes fewest."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-
-Rows = Sequence[Mapping[str, object]]  # of a run's metrics.jsonl
+from collections.abc import Callable, Sequence
 
 
-def crossing(rows: Rows, target: float) -> float:
-  """The epoch at which the training error first comes down to `target`.
+def crossing(curve: Sequence[tuple[float, float]], target: float) -> float:
+  """The epoch at which an error first comes down to `target`.
 
   Args:
-    rows: with an epoch's mean error each; between two, the error is a line.
+    curve: pairs of an epoch and its mean error; between two, it is a line.
     target: error in [0, 1].
 
   Returns:
     The epoch, or infinity.
   """
   before = None
-  for row in rows:
-    if row['split'] != 'train':
-      continue
-    if row['top1_error'] <= target:
-      return _between(before, row, target) if before else row['epoch']
-    before = row
+  for epoch, error in curve:
+    if error <= target and before:
+      epoch_before, error_before = before
+      share = (error_before - target) / (error_before - error)
+      return epoch_before + share * (epoch - epoch_before)
+    if error <= target:
+      return epoch
+    before = epoch, error
   return math.inf
-
-
-def _between(
-  before: Mapping[str, object], after: Mapping[str, object], target: float
-) -> float:
-  errors = before['top1_error'] - after['top1_error']
-  share = (before['top1_error'] - target) / errors
-  return before['epoch'] + share * (after['epoch'] - before['epoch'])
 
 
 def search(

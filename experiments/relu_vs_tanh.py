@@ -94,6 +94,7 @@ class Lab:
     overrides: fields of every run, over all others.
     execute: as `sweep_program.execute_all`.
     seeds: to run at the best rate; none for each condition's own.
+    rows: of all runs so far, by directory.
   """
 
   workdir: pathlib.Path
@@ -101,6 +102,7 @@ class Lab:
   overrides: sweep.Overrides
   execute: Callable[[Sequence[sweep.Run]], Iterable[sweep.Result]]
   seeds: Sequence[int] = ()
+  rows: dict[pathlib.Path, Row] = dataclasses.field(default_factory=dict)
 
   def train(
     self,
@@ -114,8 +116,9 @@ class Lab:
 
     Returns:
       For each seed 'condition', 'activation', 'rate', 'seed', 'limit',
-      'epochs', which is None for more than the limit, and 'exploded', whether
-      that is because numbers were not finite.
+      'epochs', which is None for more than the limit, 'exploded', whether that
+      is because numbers were not finite, and 'curve', pairs of an epoch and
+      its training error.
 
     Raises:
       UserError: where a run fails, other than by numbers that explode.
@@ -126,8 +129,15 @@ class Lab:
     for result in self.execute(list(runs.values())):
       seed = result['seed']
       rows[seed] |= _outcome(runs[seed], result, limit)
-      print(json.dumps(rows[seed]), flush=True)
+      self._keep(rows[seed])
     return list(rows.values())
+
+  def _keep(self, row: Row) -> None:
+    self.rows[self.directory(row)] = row
+    lines = [json.dumps(row) + '\n' for row in self.rows.values()]
+    (self.workdir / 'results.jsonl').write_text(''.join(lines))
+    shown = {key: value for key, value in row.items() if key != 'curve'}
+    print(json.dumps(shown), flush=True)
 
   def directory(self, row: Row) -> pathlib.Path:
     """Where the run of a row lies."""
@@ -154,12 +164,18 @@ class Lab:
 
 
 def _outcome(run: sweep.Run, result: sweep.Result, limit: float) -> Row:
-  if result['status'] == 'finished':
-    epochs = rate_search.crossing(rows_lib.read(run.workdir), TARGET)
-    return {'epochs': epochs if epochs <= limit else None, 'exploded': False}
-  if 'not finite' in result['reason']:
-    return {'epochs': None, 'exploded': True}
-  raise errors.UserError(f'{run.workdir}: {result["reason"]}')
+  exploded = 'not finite' in result.get('reason', '')
+  if result['status'] != 'finished' and not exploded:
+    raise errors.UserError(f'{run.workdir}: {result["reason"]}')
+  logged = rows_lib.parse(run.workdir / 'metrics.jsonl')
+  curve = [
+    (row['epoch'], row['top1_error'])
+    for row in logged
+    if row['split'] == 'train'
+  ]
+  epochs = rate_search.crossing(curve, TARGET)
+  reached = epochs if epochs <= limit else None
+  return {'epochs': reached, 'exploded': exploded, 'curve': curve}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,7 +306,7 @@ def _tuned(line: Line, rate: float) -> str:
   return ''
 
 
-def draw(lab: Lab, found: dict[str, dict[str, Line]]) -> figure.Figure:
+def draw(found: dict[str, dict[str, Line]]) -> figure.Figure:
   """The paper's Figure 1 under each condition, a line for each seed."""
   size = (3.2 * len(found) + 0.4, 3.2)
   chart = figure.Figure(size, layout='constrained')
@@ -298,21 +314,22 @@ def draw(lab: Lab, found: dict[str, dict[str, Line]]) -> figure.Figure:
   for panel, (condition, pair) in zip(panels, found.items(), strict=True):
     for activation, line in pair.items():
       for row in line.rows:
-        _plot(panel, lab.directory(row), activation)
+        _plot(panel, row['curve'], activation)
     _finish(panel, condition)
   panels[0].set_ylabel('training error')
   panels[0].legend(frameon=False)
   return chart
 
 
-def _plot(panel: axes.Axes, run: pathlib.Path, activation: str) -> None:
-  rows = [row for row in rows_lib.read(run) if row['split'] == 'train']
+def _plot(
+  panel: axes.Axes, curve: Sequence[tuple[float, float]], activation: str
+) -> None:
   label = _LABELS[activation]
   if label in panel.get_legend_handles_labels()[1]:
     label = None
   panel.plot(
-    [row['epoch'] for row in rows],
-    [row['top1_error'] for row in rows],
+    [epoch for epoch, _ in curve],
+    [error for _, error in curve],
     color='black',
     linestyle=_STYLES[activation],
     linewidth=1,
@@ -329,12 +346,8 @@ def _finish(panel: axes.Axes, condition: str) -> None:
 
 
 def _write(lab: Lab, found: dict[str, dict[str, Line]]) -> str:
-  rows = {}  # without seeds, the best rate's row is the tuning's
-  for pair in found.values():
-    for line in pair.values():
-      rows |= {lab.directory(row): row for row in line.tuning + line.rows}
   text = markdown(found)
-  sweep_program.write_results(list(rows.values()), text, draw(lab, found))
+  sweep_program.write_results(list(lab.rows.values()), text, draw(found))
   return text
 
 

@@ -7,17 +7,6 @@ import pytest
 from alexnet_jax import rate_search
 
 
-def _rows(errors, epochs=None):
-  epochs = epochs or range(1, len(errors) + 1)
-  pairs = zip(epochs, errors, strict=True)
-  train = [
-    {'split': 'train', 'epoch': epoch, 'top1_error': error}
-    for epoch, error in pairs
-  ]
-  # A validation error counts for nothing.
-  return [{'split': 'validation', 'epoch': 1, 'top1_error': 0.0}, *train]
-
-
 @pytest.mark.parametrize(
   'errors, epochs, expected',
   [
@@ -30,8 +19,9 @@ def _rows(errors, epochs=None):
   ],
 )
 def test_crossings(errors, epochs, expected):
-  crossing = rate_search.crossing(_rows(errors, epochs), 0.25)
-  assert crossing == pytest.approx(expected)
+  epochs = epochs or range(1, len(errors) + 1)
+  curve = list(zip(epochs, errors, strict=True))
+  assert rate_search.crossing(curve, 0.25) == pytest.approx(expected)
 
 
 RATES = (1, 2, 4, 8, 16)
