@@ -19,6 +19,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from alexnet_jax import (
+  checks,
   command_line,
   compilation_cache,
   errors,
@@ -82,6 +83,8 @@ def main(argv: list[str]) -> None:
     if _MODE.value == 'eval':
       _evaluate(workdir)
     else:
+      if _CONFIG.value.checks and not workdir_lib.has_checkpoint(workdir):
+        checks.run(_CONFIG.value)
       train.train_and_evaluate(_CONFIG.value, workdir)
 
 

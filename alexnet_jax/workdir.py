@@ -36,6 +36,7 @@ _WITHOUT_EFFECT = (
   'keep_checkpoints',
   'num_devices',
   'profile_steps',
+  'checks',
   'data.dir',
   'data.tfds_dir',
   'data.manual_dir',

@@ -43,6 +43,8 @@ def base() -> ml_collections.ConfigDict:
   config.num_devices = 0
   # More than 0: writes a trace of that many steps for TensorBoard.
   config.profile_steps = 0
+  # First looks whether the network learns 32 images, see alexnet_jax/checks.py.
+  config.checks = False
   # On GPUs: the same bits at every run, at some cost in speed.
   config.deterministic = False
 
