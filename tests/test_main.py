@@ -14,7 +14,9 @@ from alexnet_jax import command_line
 @pytest.fixture(autouse=True)
 def _fresh_flags():
   flags.FLAGS.unparse_flags()
-  for name in ('config', 'workdir', 'mode'):
+  names = ('config', 'workdir', 'mode')
+  names += ('distributed', 'coordinator', 'num_processes', 'process_id')
+  for name in names:
     flags.FLAGS[name].unparse()
   # Each parse defines flags for the fields that it was given.
   for name in list(flags.FLAGS):
