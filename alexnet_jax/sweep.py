@@ -23,7 +23,7 @@ from alexnet_jax import errors
 from alexnet_jax import rows as rows_lib
 
 Overrides = Mapping[str, object]
-Rows = Sequence[Mapping[str, object]]  # of a run's metrics.jsonl
+Rows = Sequence[rows_lib.Row]
 Result = dict[str, object]
 _ROOT = pathlib.Path(__file__).parents[1]
 _FINISHED = 'finished.json'  # has the flags of the run that did

@@ -18,6 +18,7 @@ import os
 import pathlib
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 
 # Before TensorFlow starts: it only reads images here, and need not say so.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -36,30 +37,32 @@ from experiments.faults import (
   trial,
 )
 
+# Makes rows, of a new directory.
+Case = Callable[[pathlib.Path], Iterator[trial.Row]]
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of all runs.')
 _CASES = flags.DEFINE_list('cases', [], 'Which; by default all.')
 _MINUTES = flags.DEFINE_float('minutes', 60.0, 'Of the case soak.')
 
 
-def _cases() -> dict[str, functools.partial]:
-  """What makes rows, of a new directory, by name."""
+def _cases() -> dict[str, Case]:
+  """All of them, by name."""
   return {
     'kills': functools.partial(kills.storm, devices=1),
     'kills_4_devices': functools.partial(kills.storm, devices=4),
-    'signals': functools.partial(kills.signals),
-    'checkpoints': functools.partial(damage.checkpoints),
-    'metrics': functools.partial(damage.metrics),
-    'full_disks': functools.partial(disks.full),
-    'refusals': functools.partial(disks.refusals),
-    'clock': functools.partial(disks.clock),
-    'numbers': functools.partial(numbers.bad),
+    'signals': kills.signals,
+    'checkpoints': damage.checkpoints,
+    'metrics': damage.metrics,
+    'full_disks': disks.full,
+    'refusals': disks.refusals,
+    'clock': disks.clock,
+    'numbers': numbers.bad,
     'hosts_2': functools.partial(hosts.several, count=2),
     'hosts_4': functools.partial(hosts.several, count=4),
     'soak': functools.partial(soak.soak, minutes=_MINUTES.value),
   }
 
 
-def _chosen() -> dict[str, functools.partial]:
+def _chosen() -> dict[str, Case]:
   cases = _cases()
   for name in _CASES.value:
     if name not in cases:

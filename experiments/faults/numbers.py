@@ -25,10 +25,10 @@ def bad(workdir: pathlib.Path) -> Iterator[trial.Row]:
   flags = [f'--config.data.dir={data.parent}']
   shard = sorted(data.glob('train-*'))[0]
   for path, part in ((shard, '--check'), (data / 'train_labels.npy', 'labels')):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
     whole = path.read_bytes()
-    path.write_bytes(content)
+    changed = bytearray(whole)
+    changed[len(changed) // 2] ^= 255
+    path.write_bytes(changed)
     run = trial.Run(workdir / path.name, 10 * _STEPS, flags)
     yield trial.refused(f'a byte of {path.name} changed', run, part)
     path.write_bytes(whole)
