@@ -86,6 +86,8 @@ def _array(blob: message.Message) -> np.ndarray:
     shape = [blob.num, blob.channels, blob.height, blob.width]
     while len(shape) > 1 and shape[0] == 1:
       shape.pop(0)
+  if min(shape) < 0:
+    raise ValueError(shape)
   if blob.double_data:
     values = np.frombuffer(b''.join(blob.double_data), '<f8')
   else:

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from alexnet_jax import errors, hosts, parallel, train, validate
+from alexnet_jax import errors, hosts, parallel, train_step, validate
 from alexnet_jax.data import pipeline, prepare, preprocessing
 from alexnet_jax.models import alexnet, plain
 from alexnet_jax.train_state import TrainState, create_train_state
@@ -108,7 +108,7 @@ def _create_subject(config: ml_collections.ConfigDict) -> '_Subject':
   count = pipeline.num_train_examples(prepared, config.data)
   plan = parallel.OneDevice(jax.local_devices()[0], config.model.towers)
   process = preprocessing.from_statistics(prepared, config.data)
-  steps = train.count_steps(config, count)
+  steps = train_step.count_steps(config, count)
   batches = pipeline.train_batches(
     prepared,
     config.data,
@@ -119,7 +119,7 @@ def _create_subject(config: ml_collections.ConfigDict) -> '_Subject':
   )
   return _Subject(
     config,
-    train.create_program(config, plan, process, steps),
+    train_step.create_program(config, plan, process, steps),
     plan.put_batch(next(batches)),
     create_train_state(config),
   )
@@ -137,7 +137,7 @@ class _Subject:
   """
 
   config: ml_collections.ConfigDict
-  program: train.Program
+  program: train_step.Program
   batch: pipeline.Batch
   state: TrainState
 
@@ -195,13 +195,8 @@ class _Subject:
 
   def _train(self) -> tuple[float, int]:
     """The last loss, and the steps that it took."""
-    plan = self.program.plan
-    step = plan.compile(
-      functools.partial(train.train_step, self.program),
-      deterministic=False,
-      donate=True,
-    )
-    state = plan.put_state(self.state, self.program.tower_wise)
+    step = self.program.compile()
+    state = self.program.put_state(self.state)
     for number in range(1, _STEPS + 1):
       state, sums = step(state, self.batch)
       if number % _LOOK_EVERY == 0:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import jax
 
 from alexnet_jax import rows as rows_lib
-from alexnet_jax import train_state, workdir
+from alexnet_jax import tables, train_state, workdir
 
 _HEADER = (
   'run',
@@ -44,10 +44,10 @@ def markdown(workdirs: Mapping[str, pathlib.Path]) -> str:
   """
   fields = [workdir.fields_of_effect(path) for path in workdirs.values()]
   results = [[name, *_results(path)] for name, path in workdirs.items()]
-  parts = [_table(_HEADER, results), _CAPTION, 'What differs:']
+  parts = [tables.markdown(_HEADER, results), _CAPTION, 'What differs:']
   differences = list(_differences(fields))
   if differences:
-    parts.append(_table(('field', *workdirs), differences))
+    parts.append(tables.markdown(('field', *workdirs), differences))
   else:
     parts[-1] += ' nothing.'
   return '\n\n'.join(parts) + '\n'
@@ -88,9 +88,3 @@ def _differences(
     values = [repr(c[field]) if field in c else '' for c in configs]
     if len(set(values)) > 1:
       yield [field, *values]
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  rulers = ['---', *['---:'] * (len(header) - 1)]
-  lines = [header, rulers, *rows]
-  return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from alexnet_jax import errors, evaluate, metrics, parallel, trained
+from alexnet_jax import errors, evaluate, metrics, parallel, tables, trained
 from alexnet_jax.data import class_names, records
 
 # How many of the worst classes the table names.
@@ -135,14 +135,9 @@ def _common_labels(labels: list[np.ndarray]) -> np.ndarray:
 
 def markdown(rows: dict[str, dict], views: str, split: str) -> str:
   """The paper's table, and the classes that the last row errs most on."""
-  lines = [
-    '| Model | Top-1 | Top-5 |',
-    '|---|---:|---:|',
-    *(
-      f'| {name} | {100 * row["top1_error"]:.1f}% | '
-      f'{100 * row["top5_error"]:.1f}% |'
-      for name, row in rows.items()
-    ),
+  cells = [
+    (name, *(f'{100 * row[f"top{k}_error"]:.1f}%' for k in (1, 5)))
+    for name, row in rows.items()
   ]
   (*_, (name, last)) = rows.items()
   by_class = {k: v for k, v in last['top1_error_by_class'].items() if v}
@@ -155,7 +150,7 @@ def markdown(rows: dict[str, dict], views: str, split: str) -> str:
   count = 'view' if views == '1' else 'views'
   return '\n'.join(
     [
-      *lines,
+      tables.markdown(('Model', 'Top-1', 'Top-5'), cells),
       '',
       f'{last["examples"]:,} examples of {split}, {views} {count}. {name} errs '
       f'most often on: {listed or "none"}.',

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.metrics import tensorboard
 
+from alexnet_jax import hosts
 from alexnet_jax import rows as rows_lib
 
 Sums = dict[str, Any]
@@ -121,8 +122,11 @@ class MetricsWriter:
     self._tensorboard.close()
 
 
-class NoWriter:
+class NoWriter(contextlib.AbstractContextManager):
   """For processes that leave writing to the first."""
+
+  def __exit__(self, *_) -> None:
+    """Has nothing to close."""
 
   def write(self, *row) -> None:
     """Writes nothing."""
@@ -131,6 +135,15 @@ class NoWriter:
     """None."""
     del step
     return []
+
+
+def create_writer(
+  workdir: pathlib.Path, step: int, rows: Sequence[dict] | None
+) -> MetricsWriter | NoWriter:
+  """A `MetricsWriter`, if this is the process that writes."""
+  if hosts.is_first():
+    return MetricsWriter(workdir, step, rows)
+  return NoWriter()
 
 
 class Clock:

@@ -143,10 +143,10 @@ def _check_names(names: list[str], count: int) -> None:
     )
   seen = set()
   for name in names:
-    if not name or name in seen:
+    if name in seen or name.splitlines() != [name]:
       raise errors.UserError(
-        f'class_names has {name!r} twice, or an empty line; give each class a '
-        'name of its own.'
+        f'class_names has {name!r} twice, or not as one line; give each class '
+        'a name of its own.'
       )
     seen.add(name)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from alexnet_jax import convert, evaluate, trained, weight_files
+from alexnet_jax import convert, errors, evaluate, trained, weight_files
 from alexnet_jax.train_state import create_model
 
 PROGRAM = '.stablehlo'
@@ -71,13 +71,39 @@ def read_metadata(metadata: dict[str, str]) -> dict[str, Any]:
 
   Returns:
     'channel_order', 'mean', 'scale', 'crop_size' and 'class_names', or nothing.
+
+  Raises:
+    UserError: where values are not what `export_weights` writes.
   """
+  if not metadata.keys() >= set(_METADATA):
+    return {}
   try:
     told = {name: json.loads(metadata[name]) for name in _METADATA}
     step = _STEPS[told['channel_order']]
-    return told | {name: told[name][::step] for name in ('mean', 'scale')}
-  except (KeyError, TypeError, ValueError):
-    return {}
+    told |= {name: told[name][::step] for name in ('mean', 'scale')}
+    is_valid = _is_valid(**told)
+  except (KeyError, TypeError, ValueError, RecursionError):
+    is_valid = False
+  if not is_valid:
+    raise errors.UserError(
+      'metadata of the weights are damaged; write the file again with '
+      '`python -m experiments.export`, or save its arrays without metadata.'
+    )
+  return told
+
+
+def _is_valid(
+  mean: Any, scale: Any, crop_size: Any, class_names: Any, **unused
+) -> bool:
+  numbers = np.asarray([mean, scale], np.float64)
+  return (
+    numbers.shape == (2, 3)
+    and bool(np.isfinite(numbers).all())
+    and min(scale) > 0
+    and isinstance(crop_size, int)
+    and isinstance(class_names, list)
+    and all(isinstance(name, str) for name in class_names)
+  )
 
 
 def export_program(run: trained.Trained, path: pathlib.Path) -> None:

@@ -8,8 +8,16 @@ from collections.abc import Mapping, Sequence
 from matplotlib import figure
 from scipy import stats
 
-from alexnet_jax import sweep
+from alexnet_jax import sweep, tables
 
+_HEAD = (
+  'std',
+  'seeds',
+  'difference',
+  'published',
+  'its difference',
+  'verdict',
+)
 _CONFIDENCE = 0.95  # of a verdict that means differ, if it were the only one
 
 
@@ -111,26 +119,13 @@ def markdown(
     data: what was trained on; '' for the experiment's own.
   """
   baseline, *_ = table
-  lines = [
-    f'| variant | {experiment.metric_name} | std | seeds | difference '
-    '| published | its difference | verdict |',
-    '|---|---:|---:|---:|---:|---:|---:|---|',
-  ]
-  for row in table:
-    ours = [_number(row.mean), _number(row.std), str(len(row.values))]
-    theirs = [_number(row.published)]
-    if row is baseline:
-      cells = [row.variant, *ours, '', *theirs, '', '']
-    else:
-      ours.append(_difference(row.mean, baseline.mean))
-      theirs.append(_difference(row.published, baseline.published))
-      cells = [row.variant, *ours, *theirs, verdict(row, baseline)]
-    lines.append(f'| {" | ".join(cells)} |')
   failures = [
     f'- {row.variant}, {failure}' for row in table for failure in row.failures
   ]
   sources = [f'- {row.variant}: {row.source}' for row in table if row.source]
-  parts = [experiment.claim, '\n'.join(lines)]
+  head = ('variant', experiment.metric_name, *_HEAD)
+  cells = [_cells(row, baseline) for row in table]
+  parts = [experiment.claim, tables.markdown(head, cells, 'lrrrrrrl')]
   parts.append(
     f"Verdicts are Welch's t test at {_CONFIDENCE:.0%}, each by itself; there "
     f'are {len(table) - 1}.'
@@ -144,6 +139,17 @@ def markdown(
   if failures:
     parts.append('Failed:\n\n' + '\n'.join(failures))
   return '\n\n'.join(parts) + '\n'
+
+
+def _cells(row: Row, baseline: Row) -> list[str]:
+  ours = [_number(row.mean), _number(row.std), str(len(row.values))]
+  published = _number(row.published)
+  if row is baseline:
+    return [row.variant, *ours, '', published, '', '']
+  difference = _difference(row.mean, baseline.mean)
+  theirs = _difference(row.published, baseline.published)
+  judged = verdict(row, baseline)
+  return [row.variant, *ours, difference, published, theirs, judged]
 
 
 def _number(value: float | None) -> str:

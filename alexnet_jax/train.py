@@ -1,23 +1,21 @@
-"""Training: the step, and the loop around it."""
+"""Training: the loop around the step, from a workdir's newest checkpoint on."""
 
 import collections
 import contextlib
 import dataclasses
-import functools
-import itertools
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 import tqdm
 
 from alexnet_jax import (
   checkpoint,
   errors,
+  evaluate,
   fine_tune,
   hosts,
   metrics,
@@ -28,195 +26,17 @@ from alexnet_jax import (
   validate,
 )
 from alexnet_jax import workdir as workdir_lib
-from alexnet_jax.data import augment, pipeline, prepare, preprocessing, records
-from alexnet_jax.evaluate import create_evaluator
+from alexnet_jax.data import pipeline, prepare, preprocessing, records
 from alexnet_jax.interruption import Interruption
-from alexnet_jax.models import AlexNet
 from alexnet_jax.train_state import (
   TrainState,
   abstract_train_state,
-  create_model,
-  create_optimizer,
   create_train_state,
-  tower_wise,
 )
+from alexnet_jax.train_step import Program, Steps, count_steps, create_program
 
 # Unbounded dispatch of collectives can stall virtual CPU devices.
 _STEPS_IN_FLIGHT = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Steps:
-  """A run's durations in steps.
-
-  Attributes:
-    total: updates of the whole run.
-    every: how many lie between two logs, evaluations and checkpoints; with 0
-      they happen at the end only.
-    of_epoch: turns a number of epochs into steps.
-  """
-
-  total: int
-  every: dict[str, int]
-  of_epoch: Callable[[float], int]
-
-  def due(self, step: int) -> dict[str, bool]:
-    """What is to be done after `step`: all of it after the last."""
-    return {
-      what: step == self.total or (every > 0 and step % every == 0)
-      for what, every in self.every.items()
-    }
-
-
-def count_steps(config: ml_collections.ConfigDict, num_examples: int) -> Steps:
-  """Turns epochs into steps, once; a step value > 0 overrides its epochs."""
-  of_epoch = functools.partial(
-    optim.epochs_to_steps,
-    num_examples=num_examples,
-    batch_size=config.batch_size,
-  )
-
-  def every(what: str) -> int:
-    epochs = config[f'{what}_every_epochs']
-    return config[f'{what}_every_steps'] or of_epoch(epochs)
-
-  return Steps(
-    total=config.train_steps or of_epoch(config.num_epochs),
-    every={what: every(what) for what in ('log', 'eval', 'checkpoint')},
-    of_epoch=of_epoch,
-  )
-
-
-def train_step(
-  program: 'Program', state: TrainState, batch: pipeline.Batch
-) -> tuple[TrainState, metrics.Sums]:
-  """The per-device program of one update.
-
-  Every device differentiates its own share of the loss. Devices that hold
-  towers of the same slice compute the same loss, so each takes 1 / num_replicas
-  of it; the shares then add up to the mean over the global batch.
-
-  Args:
-    program: what does not change during a run.
-    state: on this device; its buffers are reused.
-    batch: this device's slice, see `pipeline.train_batches`.
-
-  Returns:
-    The next state, and the sums of this step's metrics.
-  """
-  plan, labels = program.plan, batch['label']
-  global_batch = labels.shape[0] * plan.num_slices
-  images = program.process(
-    batch['image'],
-    lambda x: program.noise(x, batch['index'], state.step),
-  )
-
-  def loss_share(params):
-    logits = program.model.apply(
-      {'params': params},
-      images,
-      batch['index'],
-      train=True,
-      rngs={'dropout': program.dropout_key},
-    )
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return losses.sum() / (global_batch * plan.num_replicas), logits
-
-  gradients, logits = jax.grad(loss_share, has_aux=True)(state.params)
-  gradients = plan.sum_gradients(gradients, program.tower_wise.params)
-  sums = plan.sum_slices(
-    metrics.sums(jax.nn.log_softmax(logits), labels, jnp.ones(len(labels)))
-  )
-  # A sum is not finite where a term is not, and costs less than a norm. Such a
-  # step changes nothing: with a rate of 0, weights and velocities are held.
-  is_finite = jnp.isfinite(optax.tree.sum(gradients) + sums['loss'])
-  is_bad = plan.any(~is_finite)
-  rate_scale = jnp.where(is_bad, 0.0, state.rate_scale)
-  rates = program.rates(state.step, rate_scale, state.params)
-  updates, opt_state = program.optimizer.update(
-    gradients, state.opt_state, state.params, rates=rates
-  )
-  is_first_bad = is_bad & (state.first_bad_step < 0)
-  state = TrainState(
-    step=state.step + 1,
-    params=optax.apply_updates(state.params, updates),
-    opt_state=opt_state,
-    rate_scale=state.rate_scale,
-    window=jax.tree.map(jnp.add, state.window, sums),
-    first_bad_step=jnp.where(
-      is_first_bad, state.step + 1, state.first_bad_step
-    ),
-  )
-  return state, sums
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-  """What a step needs and does not change.
-
-  Attributes:
-    model: the network, over the towers that a device holds.
-    plan: how the work is spread.
-    process: turns pixels into inputs.
-    noise: colour noise of (images, index, step).
-    dropout_key: keys the masks, with each example's index.
-    optimizer: the update rule.
-    rates: every parameter's rate, of (step, scale, params).
-    tower_wise: marks the state's leaves that have a tower axis.
-  """
-
-  model: AlexNet
-  plan: parallel.Plan
-  process: preprocessing.Preprocessing
-  noise: 'Noise'
-  dropout_key: jax.Array
-  optimizer: optax.GradientTransformationExtraArgs
-  rates: optim.RatesFn
-  tower_wise: TrainState
-
-
-def create_program(
-  config: ml_collections.ConfigDict,
-  plan: parallel.Plan,
-  process: preprocessing.Preprocessing,
-  steps: Steps,
-) -> Program:
-  """Puts together a run's program."""
-  state = abstract_train_state(config)
-  return Program(
-    model=create_model(config, plan.towers),
-    plan=plan,
-    process=process,
-    noise=_create_noise(config, process, steps),
-    dropout_key=augment.random_key(config.seed, 'dropout'),
-    optimizer=create_optimizer(config, state.params),
-    rates=optim.create_rates_fn(config, steps.of_epoch, steps.total),
-    tower_wise=tower_wise(config, state),
-  )
-
-
-Noise = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-
-
-def _create_noise(
-  config: ml_collections.ConfigDict,
-  process: preprocessing.Preprocessing,
-  steps: Steps,
-) -> Noise:
-  kind = config.data.color_noise
-  if kind == 'none':
-    return lambda images, index, step: images
-  key = augment.random_key(config.seed, 'color_noise')
-  epochs = config.data.color_noise_epochs
-  end = steps.of_epoch(epochs) if epochs else steps.total
-
-  def noise(images: jax.Array, index: jax.Array, step: jax.Array) -> jax.Array:
-    def noisy(x: jax.Array) -> jax.Array:
-      return augment.color_noise(x, key, index, process, kind)
-
-    return jax.lax.cond(step < end, noisy, lambda x: x, images)
-
-  return noise
 
 
 def train_and_evaluate(
@@ -234,6 +54,7 @@ def train_and_evaluate(
   Raises:
     UserError: where config, data, devices and workdir do not fit each other,
       or the numbers stop being finite.
+    Interrupted: after SIGTERM or SIGINT, when the step is saved.
   """
   validate.check_config(config)
   workdir = pathlib.Path(workdir).expanduser().resolve()
@@ -251,19 +72,9 @@ def train_and_evaluate(
   optim.create_rates_fn(config, steps.of_epoch, steps.total)
   abstract_train_state(config)
   with contextlib.ExitStack() as stack:
-    stack.enter_context(workdir_lib.alone(workdir))
+    stack.enter_context(workdir_lib.lock(workdir))
     process = workdir_lib.start(
-      workdir,
-      config,
-      prepared,
-      origin.process if origin else None,
-    )
-    program = create_program(config, plan, process, steps)
-    evaluator = create_evaluator(config, plan, process)
-    run_step = plan.compile(
-      functools.partial(train_step, program),
-      deterministic=config.deterministic,
-      donate=True,
+      workdir, config, prepared, origin.process if origin else None
     )
     interruption = stack.enter_context(Interruption())
     checkpointer = stack.enter_context(
@@ -272,126 +83,250 @@ def train_and_evaluate(
     state, progress = _restore_or_create(
       checkpointer, config, process, origin, prepared.class_names
     )
-    first_step, plateau = int(state.step), progress.plateau
+    first_step = int(state.step)
     left = steps.total - first_step + progress.is_pending
     if progress.is_over or left <= 0:
       hosts.say(f'{workdir} is complete at step {first_step}.')
       return state
     hosts.say(_introduction(config, plan, state, prepared, steps))
-    state = plan.put_state(state, program.tower_wise)
-    writer = metrics.NoWriter()
-    if hosts.is_first():
-      writer = metrics.MetricsWriter(workdir, first_step, progress.rows)
-      stack.enter_context(writer)
-    bar = stack.enter_context(
-      tqdm.tqdm(
-        total=steps.total,
-        initial=first_step,
-        unit='step',
-        disable=not hosts.is_first(),
-      )
+    program = create_program(config, plan, process, steps)
+    stepper = _Stepper(
+      program,
+      state,
+      config.batch_size,
+      stack.enter_context(_progress_bar(first_step, steps.total)),
+      stack.enter_context(
+        profiler.Profiler(
+          workdir,
+          config.profile_steps if hosts.is_first() else 0,
+          first_step,
+          steps.total,
+        )
+      ),
     )
-    batches = pipeline.train_batches(
+    loop = _Loop(
+      config,
+      steps,
       prepared,
-      config.data,
-      seed=config.seed,
-      batch_size=config.batch_size,
-      start_step=first_step,
-      end_step=steps.total,
-      share=plan.share(config.batch_size),
+      stepper,
+      evaluate.create_evaluator(config, plan, process),
+      checkpointer,
+      stack.enter_context(
+        metrics.create_writer(workdir, first_step, progress.rows)
+      ),
+      interruption,
+      progress.plateau,
+      progress.last_loss,
     )
-    trace = stack.enter_context(
-      profiler.Profiler(
-        workdir,
-        config.profile_steps if hosts.is_first() else 0,
-        first_step,
-        steps.total,
-      )
-    )
-    clock = metrics.Clock(config.batch_size)
-    in_flight = collections.deque()
-    bar.set_description('compile')
+    loop.run(first_step, is_pending=progress.is_pending)
+    return stepper.canonical_state()
 
-    def advance(step: int, batch: pipeline.Batch) -> TrainState:
-      batch = plan.put_batch(batch)
-      if len(in_flight) == _STEPS_IN_FLIGHT:
-        jax.block_until_ready(in_flight.popleft())
-      trace.before(step, state, clock)
-      with jax.profiler.StepTraceAnnotation('train', step_num=step):
-        new_state, sums = run_step(state, batch)
-      trace.after(step, new_state, clock)
-      in_flight.append(sums)
-      bar.update()
-      if step == first_step + 1:
-        bar.set_description('train')
-        clock.restart()  # the first step compiled
-      else:
-        clock.tick()
-      return new_state
 
-    def check_finite() -> None:
-      bad_step = int(plan.get(state.first_bad_step))
-      _check_finite(bad_step, last_loss, checkpointer.latest_step())
+class _Stepper:
+  """Makes steps, and times and shows them.
 
-    def save(step: int, progress: Progress) -> None:
-      check_finite()
-      with clock.paused():
-        canonical = plan.get_state(state, program.tower_wise)
-        checkpointer.save(step, canonical, progress.extra(process))
+  Attributes:
+    program: of each.
+    state: on the devices.
+    clock: of the logging window.
+    bar: of progress.
+  """
 
-    last_loss = progress.last_loss
-    numbered = enumerate(batches, first_step + 1)
-    if progress.is_pending:
-      numbered = itertools.chain([(first_step, None)], numbered)
+  def __init__(
+    self,
+    program: Program,
+    state: TrainState,
+    batch_size: int,
+    bar: tqdm.tqdm,
+    trace: profiler.Profiler,
+  ):
+    """`state` is the canonical one."""
+    self.program = program
+    self.state = program.put_state(state)
+    self.clock = metrics.Clock(batch_size)
+    self.bar = bar
+    self._run_step = program.compile()
+    self._trace = trace
+    self._in_flight = collections.deque()
+
+  def advance(self, step: int, batch: pipeline.Batch) -> None:
+    """Starts step number `step`, when the last but one has ended."""
+    batch = self.program.plan.put_batch(batch)
+    is_first = not self._in_flight
+    if len(self._in_flight) == _STEPS_IN_FLIGHT:
+      jax.block_until_ready(self._in_flight.popleft())
+    self._trace.before(step, self.state, self.clock)
+    with jax.profiler.StepTraceAnnotation('train', step_num=step):
+      self.state, sums = self._run_step(self.state, batch)
+    self._trace.after(step, self.state, self.clock)
+    self._in_flight.append(sums)
+    self.bar.update()
+    if is_first:  # which compiled
+      self.bar.set_description('train')
+      self.clock.restart()
+    else:
+      self.clock.tick()
+
+  def replace(self, **values) -> None:
+    """Replaces fields of the state that have no tower axis by host values."""
+    nowhere = jax.tree.map(lambda _: False, values)
+    new = self.program.plan.put_state(values, nowhere)
+    self.state = self.state.replace(**new)
+
+  def canonical_state(self) -> TrainState:
+    """The state as a checkpoint holds it."""
+    return self.program.get_state(self.state)
+
+
+@dataclasses.dataclass
+class _Loop:
+  """The steps of a run, and what is due after each.
+
+  Attributes:
+    config: of the run.
+    steps: when something is due.
+    prepared: the data.
+    stepper: makes the steps.
+    evaluator: of the validation split.
+    checkpointer: of the workdir.
+    writer: of metrics.
+    interruption: asked after each step.
+    plateau: of the 'plateau' schedule.
+    last_loss: of training, as it was last logged; None before.
+  """
+
+  config: ml_collections.ConfigDict
+  steps: Steps
+  prepared: records.PreparedSet
+  stepper: _Stepper
+  evaluator: evaluate.Evaluator
+  checkpointer: checkpoint.Checkpointer
+  writer: metrics.MetricsWriter | metrics.NoWriter
+  interruption: Interruption
+  plateau: optim.Plateau
+  last_loss: float | None
+
+  def run(self, first_step: int, *, is_pending: bool) -> None:
+    """To the last step, or to a reason to end before it.
+
+    Args:
+      first_step: which has been made.
+      is_pending: whether what was due after that one has not been done.
+    """
     try:
-      for step, batch in numbered:
-        if batch is not None:
-          state = advance(step, batch)
-        interruption.check_step(step)
-
-        due = steps.due(step)
-        if not any(due.values()):
-          continue
-        epoch = step * config.batch_size / num_examples
-        check_finite()
-        if due['eval']:
-          with clock.paused():
-            values, timing = evaluator(
-              state.params, prepared, 'validation', interruption.check
-            )
-          _check_loss(values['loss'], step)
-          writer.write(step, epoch, 'validation', values, timing)
-          hosts.say(
-            f'epoch {epoch:.4g}, validation: {_summary(values, timing)}'
-          )
-          plateau = _next_plateau(config.schedule, plateau, values)
-          scale = jnp.float32(plateau.scale)
-          state = _replace(plan, state, rate_scale=scale)
-        is_over = plateau.is_over
-        if due['log'] or is_over:
-          values = metrics.means(plan.get(state.window))
-          timing = clock.read()
-          writer.write(step, epoch, 'train', values, timing)
-          bar.set_postfix_str(_summary(values, timing))
-          state = _replace(plan, state, window=metrics.zeros())
-          clock.restart()
-          last_loss = values['loss']
-          is_over |= values['top1_error'] < config.stop_at_train_error
-        if due['checkpoint'] or is_over:
-          rows = writer.rows(step)
-          save(step, Progress(plateau, rows, is_over=is_over))
-        if is_over:
-          hosts.say(f'{_reason(plateau)}: done at step {step}.')
+      for step in self._made(first_step, is_pending):
+        self.interruption.check_step(step)
+        if self._follow_up(step):
           break
     except errors.Interrupted as interrupted:
       # What was due after this step has not been done.
-      if step != checkpointer.latest_step():
-        save(step, Progress(plateau, is_pending=True))
+      if step != self.checkpointer.latest_step():
+        self._save(step, is_pending=True)
       raise errors.Interrupted(
         interrupted.number,
         f'stopped after step {step}, which is saved; the same command goes on.',
       ) from None
-    return plan.get_state(state, program.tower_wise)
+
+  def _made(self, first_step: int, is_pending: bool) -> Iterator[int]:
+    """Makes steps; yields the number of each."""
+    if is_pending:
+      yield first_step
+    batches = pipeline.train_batches(
+      self.prepared,
+      self.config.data,
+      seed=self.config.seed,
+      batch_size=self.config.batch_size,
+      start_step=first_step,
+      end_step=self.steps.total,
+      share=self._program.plan.share(self.config.batch_size),
+    )
+    for step, batch in enumerate(batches, first_step + 1):
+      self.stepper.advance(step, batch)
+      yield step
+
+  def _follow_up(self, step: int) -> bool:
+    """Does what is due after a step; returns whether the run is over."""
+    due = self.steps.due(step)
+    if not any(due.values()):
+      return False
+    self._check_finite()
+    if due['eval']:
+      self._evaluate(step)
+    is_over = self.plateau.is_over
+    if due['log'] or is_over:
+      is_over |= self._log(step) < self.config.stop_at_train_error
+    if due['checkpoint'] or is_over:
+      self._save(step, is_over=is_over)
+    if is_over:
+      hosts.say(f'{_reason(self.plateau)}: done at step {step}.')
+    return is_over
+
+  def _evaluate(self, step: int) -> None:
+    with self.stepper.clock.paused():
+      values, timing = self.evaluator(
+        self.stepper.state.params,
+        self.prepared,
+        'validation',
+        self.interruption.check,
+      )
+    _check_loss(values['loss'], step)
+    epoch = self._write(step, 'validation', values, timing)
+    hosts.say(f'epoch {epoch:.4g}, validation: {_summary(values, timing)}')
+    self.plateau = _next_plateau(self.config.schedule, self.plateau, values)
+    self.stepper.replace(rate_scale=jnp.float32(self.plateau.scale))
+
+  def _log(self, step: int) -> float:
+    """Ends a window of training; returns its top-1 error."""
+    values = metrics.means(self._program.plan.get(self.stepper.state.window))
+    timing = self.stepper.clock.read()
+    self._write(step, 'train', values, timing)
+    self.stepper.bar.set_postfix_str(_summary(values, timing))
+    self.stepper.replace(window=metrics.zeros())
+    self.stepper.clock.restart()
+    self.last_loss = values['loss']
+    return values['top1_error']
+
+  def _write(self, step: int, split: str, values: dict, timing: dict) -> float:
+    """Writes a row; returns its epoch."""
+    examples = pipeline.num_train_examples(self.prepared, self.config.data)
+    epoch = step * self.config.batch_size / examples
+    self.writer.write(step, epoch, split, values, timing)
+    return epoch
+
+  def _save(
+    self, step: int, *, is_over: bool = False, is_pending: bool = False
+  ) -> None:
+    self._check_finite()
+    rows = self.writer.rows(step)
+    progress = Progress(self.plateau, rows, is_over, is_pending)
+    with self.stepper.clock.paused():
+      state = self.stepper.canonical_state()
+      extra = progress.extra(self._program.process)
+      self.checkpointer.save(step, state, extra)
+
+  def _check_finite(self) -> None:
+    bad_step = int(self._program.plan.get(self.stepper.state.first_bad_step))
+    if bad_step >= 0:
+      raise errors.UserError(
+        f'loss or gradients of step {bad_step} were not finite (last logged '
+        f'loss: {self.last_loss}; newest checkpoint: step '
+        f'{self.checkpointer.latest_step()}); start a new workdir with a lower '
+        'optimizer.learning_rate.'
+      )
+
+  @property
+  def _program(self) -> Program:
+    return self.stepper.program
+
+
+def _progress_bar(first_step: int, last_step: int) -> tqdm.tqdm:
+  return tqdm.tqdm(
+    desc='compile',
+    total=last_step,
+    initial=first_step,
+    unit='step',
+    disable=not hosts.is_first(),
+  )
 
 
 def _check_num_classes(given: int, prepared: records.PreparedSet) -> None:
@@ -486,19 +421,6 @@ def _reason(plateau: optim.Plateau) -> str:
   return 'The training error is below stop_at_train_error'
 
 
-def _check_finite(
-  first_bad_step: int,
-  last_loss: float | None,
-  newest: int | None,
-) -> None:
-  if first_bad_step >= 0:
-    raise errors.UserError(
-      f'loss or gradients of step {first_bad_step} were not finite (last '
-      f'logged loss: {last_loss}; newest checkpoint: step {newest}); start a '
-      'new workdir with a lower optimizer.learning_rate.'
-    )
-
-
 def _check_loss(loss: float, step: int) -> None:
   if not math.isfinite(loss):
     raise errors.UserError(
@@ -517,12 +439,6 @@ def _next_plateau(
   return plateau.after(
     values['top1_error'], schedule.min_delta, schedule.patience
   )
-
-
-def _replace(plan: parallel.Plan, state: TrainState, **values) -> TrainState:
-  """Replaces fields that have no tower axis by host values."""
-  nowhere = jax.tree.map(lambda _: False, values)
-  return state.replace(**plan.put_state(values, nowhere))
 
 
 def _summary(values: dict[str, float], timing: dict[str, float]) -> str:

@@ -15,7 +15,7 @@ import json
 import os
 import pathlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 import ml_collections
@@ -92,7 +92,7 @@ def _check_same(stored: dict, config: ml_collections.ConfigDict) -> None:
 
 
 @contextlib.contextmanager
-def alone(workdir: pathlib.Path) -> Iterator[None]:
+def lock(workdir: pathlib.Path) -> Iterator[None]:
   """Keeps other runs from training in a workdir, which is made.
 
   Raises:
@@ -184,8 +184,16 @@ def write_config(
   about: dict[str, object],
 ) -> None:
   """Writes environment.json, with `about`, and last the config."""
-  _write_json(workdir / 'environment.json', environment() | about)
+  write_environment(workdir, about)
   _write_json(workdir / 'config.json', json.loads(config.to_json()))
+
+
+def write_environment(
+  directory: pathlib.Path, about: Mapping[str, object] | None = None
+) -> None:
+  """Writes environment.json, with what else there is to say `about` a run."""
+  told = environment() | (about or {})
+  _write_json(directory / 'environment.json', told)
 
 
 def _write_json(path: pathlib.Path, value: dict) -> None:

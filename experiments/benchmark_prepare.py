@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from alexnet_jax import command_line, errors
+from alexnet_jax import command_line, errors, tables
 from alexnet_jax.data import ilsvrc, images, pipeline, prepare, sources
 from experiments.benchmarking import machine
 
@@ -123,17 +123,18 @@ def _markdown(results: dict) -> str:
     machine.heading('Preparation', results['environment']),
     f'Images/s between {few} and {many} images, so that starting does not '
     'count: median,\nleast and most.\n',
-    f'| job | images/s | prepare over it | peak MiB at {few} | at {many} |',
-    '|---|---:|---:|---:|---:|',
   ]
+  head = ('job', 'images/s', 'prepare over it')
+  head += (f'peak MiB at {few}', f'at {many}')
+  cells = []
   for row in results['rows']:
     job, rates = row['job'], row['rates']
     peaks = [statistics.median(p) for p in zip(*row['peak_mib'], strict=True)]
-    lines.append(
-      f'| {_PLAIN.get(job, job)} | {rate[job]:.0f} ({min(rates):.0f}-'
-      f'{max(rates):.0f}) | {rate["prepare"] / rate[job]:.2f} | '
-      f'{peaks[0]:.0f} | {peaks[1]:.0f} |'
-    )
+    speed = f'{rate[job]:.0f} ({min(rates):.0f}-{max(rates):.0f})'
+    ratio = f'{rate["prepare"] / rate[job]:.2f}'
+    memory = (f'{peak:.0f}' for peak in peaks)
+    cells.append((_PLAIN.get(job, job), speed, ratio, *memory))
+  lines.append(tables.markdown(head, cells))
   hours = sum(ilsvrc.COUNTS.values()) / rate['prepare'] / 3600
   lines.append(
     '\nAt this rate, the 1,281,167 + 50,000 images of ILSVRC-2012 take '

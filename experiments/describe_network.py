@@ -13,12 +13,14 @@ import numpy as np
 from absl import app
 from ml_collections import config_flags
 
-from alexnet_jax import command_line, train_state, validate
+from alexnet_jax import command_line, tables, train_state, validate
 from alexnet_jax.models import alexnet
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/alexnet.py', 'A file of configs/, optionally with :DATA.'
 )
+
+_HEAD = ('layer', 'maps, one tower', 'output', 'parameters, all towers')
 
 
 def layer_shapes(config) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -53,14 +55,14 @@ def layer_shapes(config) -> dict[str, dict[str, tuple[int, ...]]]:
 def describe(config) -> str:
   """A Markdown table of the config's network."""
   params = train_state.abstract_train_state(config).params
-  rows = ['| layer | maps, one tower | output | parameters, all towers |']
-  rows.append('|---|---|---|---|')
+  rows = []
   for name, shapes in layer_shapes(config).items():
     count = sum(x.size for x in jax.tree.leaves(params[name]))
     sides = [' x '.join(map(str, shapes[k])) for k in ('maps', 'output')]
-    rows.append(f'| {name} | {sides[0]} | {sides[1]} | {count:,} |')
+    rows.append((name, *sides, f'{count:,}'))
   total = sum(x.size for x in jax.tree.leaves(params))
-  return '\n'.join([*rows, f'| total | | | {total:,} |'])
+  rows.append(('total', '', '', f'{total:,}'))
+  return tables.markdown(_HEAD, rows, 'lllr')
 
 
 def main(_) -> None:

@@ -26,7 +26,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
-from alexnet_jax import command_line, compilation_cache, errors, train
+from alexnet_jax import command_line, compilation_cache, errors, tables, train
 from configs import cifar10, fine_tune
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory to write to.')
@@ -137,16 +137,15 @@ def _trial(workdir: pathlib.Path, seed: int) -> dict[str, float]:
 
 def _markdown(trials: dict[int, dict[str, float]]) -> str:
   seeds = ', '.join(map(str, trials))
-  lines = [
-    f'| top-1 error, other five classes | seeds {seeds} | mean |',
-    '|---|---|---:|',
-  ]
+  cells = []
   for key, title in _ROWS.items():
     values = [trial[key] for trial in trials.values()]
     listed = ', '.join(f'{value:.4f}' for value in values)
-    lines.append(f'| {title} | {listed} | {np.mean(values):.4f} |')
+    cells.append((title, listed, f'{np.mean(values):.4f}'))
   first = ', '.join(f'{trial["pretrained"]:.4f}' for trial in trials.values())
-  return '\n'.join([*lines, '', f'Errors on the first five: {first}.', ''])
+  head = ('top-1 error, other five classes', f'seeds {seeds}', 'mean')
+  table = tables.markdown(head, cells, 'llr')
+  return f'{table}\n\nErrors on the first five: {first}.\n'
 
 
 def main(argv: list[str]) -> None:

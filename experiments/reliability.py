@@ -25,7 +25,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from absl import app, flags, logging
 
-from alexnet_jax import command_line, errors
+from alexnet_jax import command_line, errors, tables
 from alexnet_jax import workdir as workdir_lib
 from experiments.faults import (
   damage,
@@ -89,15 +89,14 @@ def _write(workdir: pathlib.Path, found: dict[str, list[trial.Row]]) -> str:
     for name, row in rows
   ]
   (workdir / 'results.jsonl').write_text(''.join(lines))
-  lines = ['| what was done | outcome | what was printed or measured |']
-  lines += ['|---|---|---|']
-  for _, row in rows:
-    said = row.said.replace(str(workdir), 'WORKDIR').replace('|', '\\|')
-    lines.append(f'| {row.case} | {row.outcome} | {said} |')
-  text = '\n'.join(lines) + '\n'
+  head = ('what was done', 'outcome', 'what was printed or measured')
+  cells = [
+    (row.case, row.outcome, row.said.replace(str(workdir), 'WORKDIR'))
+    for _, row in rows
+  ]
+  text = tables.markdown(head, cells, 'lll') + '\n'
   (workdir / 'results.md').write_text(text)
-  environment = json.dumps(workdir_lib.environment(), indent=2) + '\n'
-  (workdir / 'environment.json').write_text(environment)
+  workdir_lib.write_environment(workdir)
   return text
 
 

@@ -28,6 +28,7 @@ goes on where it was stopped.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
@@ -38,7 +39,7 @@ from collections.abc import Callable, Iterable, Sequence
 from absl import app, flags, logging
 from matplotlib import axes, figure, ticker
 
-from alexnet_jax import command_line, errors, rate_search, sweep
+from alexnet_jax import command_line, errors, rate_search, sweep, tables
 from alexnet_jax import rows as rows_lib
 from alexnet_jax.figures import picture
 from experiments import sweep_program
@@ -49,6 +50,16 @@ TUNING_SEED = 0
 _PUBLISHED = 6.0  # times
 _MOST_EPOCHS = 60.0  # of ReLU's
 _PATIENCE = 10.0  # times ReLU's epochs, for tanh
+_HEAD = (
+  'init and inputs',
+  'ReLU: rate',
+  'epochs',
+  'tanh: rate',
+  'epochs',
+  'ratio',
+  'paper',
+  'seeds',
+)
 _STYLES = {'relu': '-', 'tanh': (0, (4, 1.5))}
 _LABELS = {'relu': 'ReLU', 'tanh': 'tanh'}
 _FLAGS = flags.FLAGS
@@ -250,35 +261,34 @@ def markdown(found: dict[str, dict[str, Line]]) -> str:
     'reaches a 25% training error rate on CIFAR-10 six times faster than an '
     'equivalent network with tanh neurons (dashed line)" (paper section 3.1).',
     '',
-    '| init and inputs | ReLU: rate | epochs | tanh: rate | epochs | ratio '
-    '| paper | seeds |',
-    '|---|---:|---:|---:|---:|---:|---:|---|',
-    *(_results(condition, pair) for condition, pair in found.items()),
+    tables.markdown(
+      _HEAD, itertools.starmap(_results, found.items()), 'lrrrrrrl'
+    ),
     '',
     f'Tuning (seed {TUNING_SEED}), epochs by rate; after > it was stopped, '
     'empty rates were not tried:',
     '',
-    f'| init and inputs | | {" | ".join(f"{rate:g}" for rate in RATES)} |',
-    f'|---|---|{"---:|" * len(RATES)}',
+    tables.markdown(
+      (_HEAD[0], 'activation', *(f'{rate:g}' for rate in RATES)),
+      [
+        (condition, _LABELS[name], *(_tuned(line, rate) for rate in RATES))
+        for condition, pair in found.items()
+        for name, line in pair.items()
+      ],
+      'll' + 'r' * len(RATES),
+    ),
   ]
-  for condition, pair in found.items():
-    for activation, line in pair.items():
-      cells = [_tuned(line, rate) for rate in RATES]
-      lines.append(
-        f'| {condition} | {_LABELS[activation]} | {" | ".join(cells)} |'
-      )
   return '\n'.join(lines) + '\n'
 
 
-def _results(condition: str, pair: dict[str, Line]) -> str:
-  """A row; where tanh gave up, its limit stands for the tuning seed alone."""
+def _results(condition: str, pair: dict[str, Line]) -> list[str]:
+  """Cells; where tanh gave up, its limit stands for the tuning seed alone."""
   relu, tanh = pair['relu'], pair['tanh']
   cells = [condition, *_epochs(relu), *_epochs(tanh)]
   slowest = max(row['epochs'] for row in relu.rows)
   cells.append(_spread(ratios(pair), tanh.rows[0]['limit'] / slowest))
   seeds = ', '.join(str(row['seed']) for row in relu.rows)
-  cells += [f'{_PUBLISHED:g}', seeds]
-  return f'| {" | ".join(cells)} |'
+  return [*cells, f'{_PUBLISHED:g}', seeds]
 
 
 def _epochs(line: Line) -> tuple[str, str]:

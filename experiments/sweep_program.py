@@ -118,8 +118,7 @@ def write_results(
   (directory / 'results.jsonl').write_text(''.join(lines))
   (directory / 'results.md').write_text(text)
   picture.write(chart, directory / 'plot.png')
-  environment = json.dumps(workdir_lib.environment(), indent=2) + '\n'
-  (directory / 'environment.json').write_text(environment)
+  workdir_lib.write_environment(directory)
 
 
 def run(experiment: sweep.Experiment) -> None:

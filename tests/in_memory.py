@@ -1,11 +1,9 @@
 """Training without files: programs, states and batches made in memory."""
 
-import functools
-
 import ml_collections
 import numpy as np
 
-from alexnet_jax import metrics, parallel, train, train_state
+from alexnet_jax import metrics, parallel, train_state, train_step
 from alexnet_jax.data import pipeline, preprocessing
 
 EXAMPLES = 64
@@ -25,10 +23,11 @@ def preprocessing_of(config: ml_collections.ConfigDict):
 
 def program_of(
   config: ml_collections.ConfigDict, plan: parallel.Plan | None = None
-) -> train.Program:
+) -> train_step.Program:
   plan = plan or parallel.make_plan(config.model.towers, config.num_devices)
-  steps = train.count_steps(config, EXAMPLES)
-  return train.create_program(config, plan, preprocessing_of(config), steps)
+  steps = train_step.count_steps(config, EXAMPLES)
+  process = preprocessing_of(config)
+  return train_step.create_program(config, plan, process, steps)
 
 
 def batch_of(config: ml_collections.ConfigDict, step: int) -> pipeline.Batch:
@@ -54,17 +53,12 @@ class Run:
   def __init__(self, config: ml_collections.ConfigDict, state=None):
     """`state` is the canonical one; by default that of the config's seed."""
     self._config, self._program = config, program_of(config)
-    plan = self._program.plan
-    self._step = plan.compile(
-      functools.partial(train.train_step, self._program),
-      deterministic=False,
-      donate=True,
-    )
+    self._step = self._program.compile()
     self.put(state or train_state.create_train_state(config))
 
   def put(self, state: train_state.TrainState) -> None:
     """Goes on from a canonical state."""
-    self.state = self._program.plan.put_state(state, self._program.tower_wise)
+    self.state = self._program.put_state(state)
 
   def step(self) -> float:
     """Does one; its loss."""
@@ -80,5 +74,4 @@ class Run:
 
   def canonical(self) -> train_state.TrainState:
     """The state as a checkpoint would hold it."""
-    plan = self._program.plan
-    return plan.get_state(self.state, self._program.tower_wise)
+    return self._program.get_state(self.state)

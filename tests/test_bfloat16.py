@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import train, train_state
+from alexnet_jax import train_state, train_step
 from alexnet_jax.models import layers, plain
 from tests import in_memory, tiny
 
@@ -29,7 +29,7 @@ def test_state_and_gradients_are_float32():
     given.append(args[0]) or sum_gradients(*args)
   )
   state = train_state.abstract_train_state(config)
-  step = functools.partial(train.train_step, program)
+  step = functools.partial(train_step.train_step, program)
   batch = in_memory.batch_of(config, 0)
   after, sums = jax.eval_shape(step, state, batch)
   float32 = _config('float32')

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from alexnet_jax import metrics, parallel, train, train_state
+from alexnet_jax import metrics, parallel, train_state, train_step
 from configs import alexnet
 from tests import in_memory
 
@@ -34,7 +34,8 @@ def test_the_step_lowers_for_accelerators(platform, dtype, name):
   config = alexnet.get_config()
   config.model.dtype, config.batch_size = dtype, 2
   plan = parallel.OneDevice(jax.devices()[0], config.model.towers)
-  step = functools.partial(train.train_step, in_memory.program_of(config, plan))
+  program = in_memory.program_of(config, plan)
+  step = functools.partial(train_step.train_step, program)
   state, batch = (
     train_state.abstract_train_state(config),
     abstract_batch(config),

@@ -1,7 +1,5 @@
 """Other people's weights as runs, and back, against their nets in PyTorch."""
 
-import struct
-
 import numpy as np
 import pytest
 
@@ -16,7 +14,7 @@ from alexnet_jax import (
   weight_files,
 )
 from configs import bvlc_alexnet, caffenet, torchvision_alexnet
-from tests import pictures
+from tests import caffe_files, pictures
 
 torch = pytest.importorskip('torch')
 
@@ -97,48 +95,10 @@ def test_a_wrapped_checkpoint_is_a_state_dict(tmp_path):
   assert names.keys() == expected.keys()
 
 
-def _field(number: int, wire_type: int, payload: bytes) -> bytes:
-  return _varint(number << 3 | wire_type) + payload
-
-
-def _varint(value: int) -> bytes:
-  head = b''
-  while value > 127:
-    head += bytes([value & 127 | 128])
-    value >>= 7
-  return head + bytes([value])
-
-
-def _block(number: int, payload: bytes) -> bytes:
-  return _field(number, 2, _varint(len(payload)) + payload)
-
-
-def _blob(array: np.ndarray, new: bool) -> bytes:
-  numbers = struct.pack(f'<{array.size}f', *array.ravel())
-  if new:
-    shape = _block(7, _block(1, b''.join(map(_varint, array.shape))))
-  else:
-    shape = (1,) * (4 - array.ndim) + array.shape
-    shape = b''.join(_field(i + 1, 0, _varint(n)) for i, n in enumerate(shape))
-  return shape + _block(5, numbers)
-
-
-def _caffemodel(arrays, new: bool) -> bytes:
-  """CAFFE caffe.proto, with the data layer that real files begin with."""
-  layer, name, blobs = (100, 1, 7) if new else (2, 4, 6)
-  net = _block(1, b'AlexNet') + _block(layer, _block(name, b'data'))
-  for key in dict.fromkeys(name.split('.')[0] for name in arrays):
-    fields = _block(name, key.encode())
-    for leaf in ('weight', 'bias'):
-      fields += _block(blobs, _blob(arrays[f'{key}.{leaf}'], new))
-    net += _block(layer, fields)
-  return net
-
-
 @pytest.mark.parametrize('new', [False, True])
 def test_caffe_s_arrays_are_read(tmp_path, new):
   path, expected = tmp_path / 'a.caffemodel', _arrays(_net('bvlc_alexnet'))
-  path.write_bytes(_caffemodel(expected, new))
+  path.write_bytes(caffe_files.caffemodel(expected, new))
   arrays, _ = weight_files.read(path)
   assert arrays.keys() == expected.keys()
   for name in arrays:
@@ -148,9 +108,11 @@ def test_caffe_s_arrays_are_read(tmp_path, new):
 def test_caffe_s_files_are_its_net(tmp_path):
   net = _net('bvlc_alexnet')
   path, mean_path = tmp_path / 'a.caffemodel', tmp_path / 'mean.binaryproto'
-  path.write_bytes(_caffemodel(_arrays(net), new=True))
+  path.write_bytes(caffe_files.caffemodel(_arrays(net), new=True))
   mean = np.random.default_rng(0).uniform(60, 160, (3, 256, 256))
-  mean_path.write_bytes(_blob(mean.astype(np.float32)[None], new=False))
+  mean_path.write_bytes(
+    caffe_files.blob(mean.astype(np.float32)[None], new=False)
+  )
   net.mean = torch.from_numpy(mean)
   image = caffe.read_mean(mean_path)
   _check_same(_import('bvlc_alexnet', path, tmp_path / 'run', mean=image), net)
@@ -185,7 +147,7 @@ def test_files_of_other_things_end_in_a_sentence(tmp_path, suffix, content):
 def test_cut_files_end_in_a_sentence(tmp_path):
   arrays = _arrays(_net('caffenet'))
   whole = tmp_path / 'a.caffemodel'
-  whole.write_bytes(_caffemodel(arrays, new=True))
+  whole.write_bytes(caffe_files.caffemodel(arrays, new=True))
   for suffix in ('.safetensors', '.pth'):
     weight_files.write(tmp_path / f'a{suffix}', arrays, {})
   for suffix in ('.caffemodel', '.safetensors', '.pth'):

@@ -158,7 +158,7 @@ def test_plateau_ends_the_run_and_survives_a_restart(data_dir, tmp_path):
 
 def test_two_do_not_train_in_one_workdir(data_dir, tmp_path):
   with (
-    workdir_lib.alone(tmp_path),
+    workdir_lib.lock(tmp_path),
     pytest.raises(errors.UserError, match='another process trains there'),
   ):
     train.train_and_evaluate(tiny.get_config(data_dir), tmp_path)

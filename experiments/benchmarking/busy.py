@@ -11,6 +11,8 @@ import pathlib
 import time
 
 _PROC = pathlib.Path('/proc')
+# Cores of other programs that disturb nothing.
+_QUIET = 0.1
 
 
 class Others:
@@ -49,3 +51,16 @@ def _group_ticks(group: int) -> int:
       if int(fields[2]) == group:
         ticks += sum(map(int, fields[11:15]))
   return ticks
+
+
+def disturbance(entries: list[dict]) -> str:
+  """What a reader must know before trusting the numbers."""
+  others = [x for entry in entries for x in entry.get('others', [])]
+  known = [x for x in others if x is not None]
+  if not known:
+    return 'What other programs used meanwhile is not known.'
+  disturbed = sum(x > _QUIET for x in known)
+  return (
+    f'In {disturbed} of {len(known)} measurements other programs used more '
+    f'than {_QUIET} cores (at most {max(known):.2f}).'
+  )

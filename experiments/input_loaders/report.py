@@ -5,7 +5,8 @@ import pathlib
 
 from matplotlib import figure
 
-from experiments.benchmarking import machine, tables
+from alexnet_jax import tables
+from experiments.benchmarking import busy, machine
 from experiments.input_loaders import contenders
 
 _COLOR = 'tab:blue'
@@ -44,39 +45,38 @@ loader's libraries are in results.json.
 def _loader_table(rows: list[dict]) -> str:
   counts = _worker_counts(rows)
   head = [_workers(count) for count in counts]
-  lines = ['## Loaders\n', tables.line(['loader', 'reads', *head])]
-  lines.append(tables.line(['---', '---', *('---:' for _ in counts)]))
+  cells = []
   for name in _ranking(rows):
-    cells = [_cell(_find(rows, name, count)) for count in counts]
-    lines.append(tables.line([name, contenders.CONTENDERS[name].reads, *cells]))
-  lines.append(f'\n{tables.disturbance(rows)}')
-  return '\n'.join(lines) + '\n'
+    rates = [_cell(_find(rows, name, count)) for count in counts]
+    cells.append([name, contenders.CONTENDERS[name].reads, *rates])
+  align = 'll' + 'r' * len(counts)
+  table = tables.markdown(('loader', 'reads', *head), cells, align)
+  return f'## Loaders\n\n{table}\n\n{busy.disturbance(rows)}\n'
 
 
 def _decoder_table(rows: list[dict]) -> str:
-  lines = ['## Decoders: difference to the pixels of alexnet_jax, 0 to 255\n']
-  lines += [
-    tables.line(['decoder', 'largest', 'mean']),
-    tables.line(['---'] * 3),
-  ]
+  cells = []
   for row in rows:
-    cells = ['not installed', '']
+    found = ['not installed', '']
     if 'max' in row:
-      cells = [str(row['max']), f'{row["mean"]:.3f}']
-    lines.append(tables.line([row['name'], *cells]))
-  return '\n'.join(lines) + '\n'
+      found = [str(row['max']), f'{row["mean"]:.3f}']
+    cells.append([row['name'], *found])
+  table = tables.markdown(('decoder', 'largest', 'mean'), cells)
+  title = '## Decoders: difference to the pixels of alexnet_jax, 0 to 255'
+  return f'{title}\n\n{table}\n'
 
 
 def _training_table(training: dict) -> str:
-  devices = ', '.join(training['devices'])
-  lines = [f'## Training on {devices}\n']
-  lines += [tables.line(['what', 'images/s']), tables.line(['---', '---:'])]
-  for what in ('input', 'step', 'both'):
-    lines.append(tables.line([what, _cell(training[what])]))
-  lines.append(f'\nInput costs {training["cost_percent"]:.1f} % of the step.')
-  parts = [training[what] for what in ('input', 'step', 'both')]
-  lines.append(f'\n{tables.disturbance(parts)}')
-  return '\n'.join(lines) + '\n'
+  parts = {what: training[what] for what in ('input', 'step', 'both')}
+  cells = [(what, _cell(part)) for what, part in parts.items()]
+  return f"""## Training on {', '.join(training['devices'])}
+
+{tables.markdown(('what', 'images/s'), cells)}
+
+Input costs {training['cost_percent']:.1f} % of the step.
+
+{busy.disturbance(list(parts.values()))}
+"""
 
 
 def _workers(count: int) -> str:

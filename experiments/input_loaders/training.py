@@ -7,7 +7,6 @@ one batch that stays there; both together is the loop of `train`.
 """
 
 import collections
-import functools
 import itertools
 from collections.abc import Iterator
 
@@ -15,7 +14,7 @@ import jax
 import ml_collections
 import tensorflow as tf
 
-from alexnet_jax import parallel, train, train_state
+from alexnet_jax import parallel, train_state, train_step
 from alexnet_jax.data import pipeline, prepare, preprocessing
 from experiments.benchmarking import worker
 from experiments.input_loaders import contenders
@@ -36,16 +35,12 @@ class Training:
     self._plan = parallel.make_plan(config.model.towers, config.num_devices)
     parallel.check_batch_size(self._plan, config.batch_size)
     # As for the full set: on a small one, colour noise would soon be over.
-    steps = train.count_steps(config, contenders.EPOCH)
+    steps = train_step.count_steps(config, contenders.EPOCH)
     process = preprocessing.from_statistics(self._prepared, config.data)
-    program = train.create_program(config, self._plan, process, steps)
-    self._run_step = self._plan.compile(
-      functools.partial(train.train_step, program),
-      deterministic=config.deterministic,
-      donate=True,
-    )
+    program = train_step.create_program(config, self._plan, process, steps)
+    self._run_step = program.compile()
     state = train_state.create_train_state(config)
-    self._state = self._plan.put_state(state, program.tower_wise)
+    self._state = program.put_state(state)
     self._resident = next(self._inputs())
 
   def input_only(self, seconds: float) -> tuple[int, float]:

@@ -8,7 +8,8 @@ import statistics
 import ml_collections
 from matplotlib import figure
 
-from experiments.benchmarking import machine, tables
+from alexnet_jax import tables
+from experiments.benchmarking import busy, machine
 from experiments.training_steps import contenders, cost_model, worker
 
 _BATCHES = (128, 256, 512, 1024)
@@ -77,7 +78,7 @@ def _conditions(section: dict) -> str:
   measured = [row for row in section['rows'] if 'others' in row]
   if not measured:
     return text
-  return f'{text} {_versions(measured)}. {tables.disturbance(measured)}'
+  return f'{text} {_versions(measured)}. {busy.disturbance(measured)}'
 
 
 def _versions(rows: list[dict]) -> str:
@@ -87,8 +88,7 @@ def _versions(rows: list[dict]) -> str:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-  rule = ['---', *['---:'] * (len(head) - 1)]
-  return '\n'.join(map(tables.line, [head, rule, *rows])) + '\n'
+  return tables.markdown(head, rows) + '\n'
 
 
 def _find(rows: list[dict], name: str, what: str) -> dict:

@@ -5,7 +5,6 @@
 Prints one line of JSON: seconds of each stage, as in `train_and_evaluate`.
 """
 
-import functools
 import json
 import sys
 import time
@@ -14,7 +13,7 @@ import jax
 import ml_collections
 import tensorflow as tf
 
-from alexnet_jax import compilation_cache, parallel, train, train_state
+from alexnet_jax import compilation_cache, parallel, train_state, train_step
 from alexnet_jax.data import pipeline, prepare, preprocessing
 
 
@@ -36,12 +35,12 @@ def _first_step(config: ml_collections.ConfigDict, stages: _Stages) -> None:
   compilation_cache.enable()
   plan = parallel.make_plan(config.model.towers, config.num_devices)
   prepared = prepare.open_or_prepare(config.data)
-  steps = train.count_steps(config, prepared.num_examples('train'))
+  steps = train_step.count_steps(config, prepared.num_examples('train'))
   process = preprocessing.from_statistics(prepared, config.data)
   stages.end('open data')
-  program = train.create_program(config, plan, process, steps)
+  program = train_step.create_program(config, plan, process, steps)
   state = train_state.create_train_state(config)
-  state = plan.put_state(state, program.tower_wise)
+  state = program.put_state(state)
   stages.end('create state')
   batches = pipeline.train_batches(
     prepared,
@@ -54,11 +53,7 @@ def _first_step(config: ml_collections.ConfigDict, stages: _Stages) -> None:
   )
   batch = plan.put_batch(next(batches))
   stages.end('first batch')
-  run_step = plan.compile(
-    functools.partial(train.train_step, program),
-    deterministic=config.deterministic,
-    donate=True,
-  )
+  run_step = program.compile()
   state, sums = run_step(state, batch)
   jax.block_until_ready(sums)
   stages.end('trace, compile, first step')

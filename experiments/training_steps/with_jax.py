@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from alexnet_jax import evaluate, parallel, train, train_state
+from alexnet_jax import evaluate, parallel, train_state, train_step
 from alexnet_jax.data import preprocessing
 from alexnet_jax.models import layers, plain
 from experiments.training_steps import jax_device
@@ -91,16 +91,12 @@ class Step(jax_device.OnJaxDevice):
     plan = parallel.make_plan(config.model.towers, config.num_devices)
     parallel.check_batch_size(plan, config.batch_size)
     process = _preprocessing(config)
-    steps = train.count_steps(config, _NUM_EXAMPLES)
-    program = train.create_program(config, plan, process, steps)
+    steps = train_step.count_steps(config, _NUM_EXAMPLES)
+    program = train_step.create_program(config, plan, process, steps)
     self._patches = ABLATIONS[without] if without else ()
-    self._update = plan.compile(
-      functools.partial(train.train_step, program),
-      deterministic=config.deterministic,
-      donate=without != 'state not donated',
-    )
+    self._update = program.compile(donate=without != 'state not donated')
     state = train_state.create_train_state(config)
-    self._state = plan.put_state(state, program.tower_wise)
+    self._state = program.put_state(state)
     self._evaluate = plan.compile(
       functools.partial(
         evaluate.eval_step, program.model, process, plan, config.eval.views
