@@ -72,7 +72,8 @@ def _chosen() -> dict[str, Case]:
   return {name: cases[name] for name in _CASES.value or cases}
 
 
-def _read(path: pathlib.Path) -> dict[str, list[trial.Row]]:
+def _read(workdir: pathlib.Path) -> dict[str, list[trial.Row]]:
+  path = workdir / 'results.jsonl'
   if not path.exists():
     return {}
   found = {}
@@ -82,8 +83,8 @@ def _read(path: pathlib.Path) -> dict[str, list[trial.Row]]:
   return found
 
 
-def _write(workdir: pathlib.Path, found: dict[str, list[trial.Row]]) -> str:
-  rows = [(name, row) for name, rows in found.items() for row in rows]
+def _write(workdir: pathlib.Path, found: dict[str, list[trial.Row]]) -> None:
+  rows = [(name, row) for name in _cases() for row in found.get(name, ())]
   lines = [
     json.dumps({'of': name} | dataclasses.asdict(row)) + '\n'
     for name, row in rows
@@ -97,7 +98,6 @@ def _write(workdir: pathlib.Path, found: dict[str, list[trial.Row]]) -> str:
   text = tables.markdown(head, cells, 'lll') + '\n'
   (workdir / 'results.md').write_text(text)
   workdir_lib.write_environment(workdir)
-  return text
 
 
 def main(argv: list[str]) -> None:
@@ -109,15 +109,16 @@ def main(argv: list[str]) -> None:
       raise errors.UserError('--workdir is missing; give one for all runs.')
     workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
     workdir.mkdir(parents=True, exist_ok=True)
-    found = _read(workdir / 'results.jsonl')
     for name, make_rows in _chosen().items():
-      if name in found:
+      if name in _read(workdir):
         continue
       shutil.rmtree(workdir / name, ignore_errors=True)
-      found[name] = list(make_rows(workdir / name))
-      _write(workdir, found)
-    print(_write(workdir, found))
-  outcomes = {row.outcome for rows in found.values() for row in rows}
+      rows = list(make_rows(workdir / name))
+      # Another process may have run other cases meanwhile.
+      _write(workdir, _read(workdir) | {name: rows})
+    print((workdir / 'results.md').read_text())
+  found = _read(workdir).values()
+  outcomes = {row.outcome for rows in found for row in rows}
   sys.exit(trial.WRONG in outcomes)
 
 
