@@ -181,7 +181,7 @@ def execute(run: Run, environment: Mapping[str, str]) -> Result:
     See `outcome`.
   """
   run.workdir.mkdir(parents=True, exist_ok=True)
-  with _alone(run.workdir) as lock:
+  with _locked(run.workdir) as lock:
     if is_finished(run):
       return outcome(run)
     reason = _train(run, environment, lock)
@@ -215,7 +215,7 @@ def is_finished(run: Run) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(workdir: pathlib.Path) -> Iterator[int]:
+def _locked(workdir: pathlib.Path) -> Iterator[int]:
   """Waits until no other process works on a run; the lock's file number.
 
   A training process inherits the lock, so that one which has outlived its

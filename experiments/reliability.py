@@ -34,6 +34,7 @@ from experiments.faults import (
   kills,
   numbers,
   soak,
+  sweeps,
   trial,
 )
 
@@ -50,6 +51,7 @@ def _cases() -> dict[str, Case]:
     'kills': functools.partial(kills.storm, devices=1),
     'kills_4_devices': functools.partial(kills.storm, devices=4),
     'signals': kills.signals,
+    'sweep': sweeps.storm,
     'checkpoints': damage.checkpoints,
     'metrics': damage.metrics,
     'full_disks': disks.full,

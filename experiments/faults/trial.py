@@ -16,7 +16,7 @@ from alexnet_jax import rows as rows_lib
 from alexnet_jax import workdir as workdir_lib
 
 SURVIVED, REFUSED, WRONG = 'survived', 'refused', 'WRONG'
-_ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[2]
 _GIVE_UP = 600.0  # seconds
 _FLAGS = (
   '--config=configs/quickstart.py',
@@ -74,7 +74,7 @@ class Run:
     with self._log.open('w') as log:
       self._process = subprocess.Popen(
         command,
-        cwd=_ROOT,
+        cwd=ROOT,
         env=os.environ | (environment or {}),
         stdout=log,
         stderr=subprocess.STDOUT,
