@@ -144,6 +144,9 @@ class Checkpointer:
   def recover(self) -> None:
     """Ends what a process that died has begun; for a run's only trainer."""
     if hosts.is_first():
+      unfinished = f'*{ocp.utils.TMP_DIR_SUFFIX}*'
+      for path in self._directory.glob(unfinished):
+        shutil.rmtree(path)
       self._remove_replaced()
       self._manager.reload()
 

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from alexnet_jax import errors, hosts, parallel, train_step, validate
+from alexnet_jax import durations, errors, hosts, parallel, train_step, validate
 from alexnet_jax.data import pipeline, prepare, preprocessing
 from alexnet_jax.models import alexnet, plain
 from alexnet_jax.train_state import TrainState, create_train_state
@@ -108,7 +108,7 @@ def _create_subject(config: ml_collections.ConfigDict) -> '_Subject':
   count = pipeline.num_train_examples(prepared, config.data)
   plan = parallel.OneDevice(jax.local_devices()[0], config.model.towers)
   process = preprocessing.from_statistics(prepared, config.data)
-  steps = train_step.count_steps(config, count)
+  steps = durations.count_steps(config, count)
   batches = pipeline.train_batches(
     prepared,
     config.data,

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from alexnet_jax import metrics
+from alexnet_jax import metrics_log
 
 # What a start's first steps take says little: one compiles, queues fill.
 _WARM_UP = 5
@@ -38,7 +38,7 @@ class Profiler:
     if self._is_tracing:  # the run has ended early
       self._stop()
 
-  def before(self, step: int, state: Any, clock: metrics.Clock) -> None:
+  def before(self, step: int, state: Any, clock: metrics_log.Clock) -> None:
     """Begins the trace where `step` is its first.
 
     Args:
@@ -51,7 +51,7 @@ class Profiler:
       with clock.paused():
         self._start()
 
-  def after(self, step: int, state: Any, clock: metrics.Clock) -> None:
+  def after(self, step: int, state: Any, clock: metrics_log.Clock) -> None:
     """Ends the trace where `step` is its last; see `before`."""
     if self._is_tracing and step == self._end:
       jax.block_until_ready(state)

@@ -14,11 +14,13 @@ import tqdm
 
 from alexnet_jax import (
   checkpoint,
+  durations,
   errors,
   evaluate,
   fine_tune,
   hosts,
   metrics,
+  metrics_log,
   optim,
   parallel,
   profiler,
@@ -33,7 +35,7 @@ from alexnet_jax.train_state import (
   abstract_train_state,
   create_train_state,
 )
-from alexnet_jax.train_step import Program, Steps, count_steps, create_program
+from alexnet_jax.train_step import Program, create_program
 
 # Unbounded dispatch of collectives can stall virtual CPU devices.
 _STEPS_IN_FLIGHT = 2
@@ -56,67 +58,122 @@ def train_and_evaluate(
       or the numbers stop being finite.
     Interrupted: after SIGTERM or SIGINT, when the step is saved.
   """
+  job = _check(config, pathlib.Path(workdir).expanduser().resolve())
+  with workdir_lib.lock(job.workdir), Interruption() as interruption:
+    process = workdir_lib.start(
+      job.workdir,
+      config,
+      job.prepared,
+      job.origin.process if job.origin else None,
+    )
+    with checkpoint.Checkpointer(
+      job.workdir, config.keep_checkpoints
+    ) as checkpointer:
+      return _train(job, process, checkpointer, interruption)
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+  """How far a run is, beside its state.
+
+  Attributes:
+    plateau: of the 'plateau' schedule.
+    rows: of metrics.jsonl, its step's; None where they were not kept.
+    is_over: whether the run has ended before its last step.
+    is_pending: whether its step was made, but not what was due after it.
+  """
+
+  plateau: optim.Plateau
+  rows: Sequence[dict] | None = ()
+  is_over: bool = False
+  is_pending: bool = False
+
+  def extra(self, process: preprocessing.Preprocessing) -> dict:
+    """What a checkpoint has beside the state."""
+    return {'preprocessing': process.digest(), **dataclasses.asdict(self)}
+
+  @classmethod
+  def from_extra(cls, extra: dict) -> 'Progress':
+    """The other way; a run older than a field has its default."""
+    plateau = optim.Plateau(**extra['plateau'])
+    is_over = extra.get('is_over', plateau.is_over)
+    is_pending = extra.get('is_pending', False)
+    return cls(plateau, extra.get('rows'), is_over, is_pending)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+  """What is to be done, as far as that can be told before it begins.
+
+  Attributes:
+    config: of the run.
+    workdir: absolute path.
+    plan: how the work is spread.
+    prepared: the data.
+    steps: when something is due.
+    origin: of `init_from`, for a new run.
+  """
+
+  config: ml_collections.ConfigDict
+  workdir: pathlib.Path
+  plan: parallel.Plan
+  prepared: records.PreparedSet
+  steps: durations.Steps
+  origin: trained.Stored | None
+
+
+def _check(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> _Job:
+  """Mistakes stop here, before anything is written."""
   validate.check_config(config)
-  workdir = pathlib.Path(workdir).expanduser().resolve()
   plan = parallel.make_plan(config.model.towers, config.num_devices)
   parallel.check_batch_size(plan, config.batch_size)
+  abstract_state = abstract_train_state(config)
   origin = None
   if config.init_from and not workdir_lib.has_checkpoint(workdir):
-    like = abstract_train_state(config).params
-    origin = fine_tune.read_origin(config, like)
+    origin = fine_tune.read_origin(config, abstract_state.params)
   prepared = prepare.open_or_prepare(config.data)
   _check_num_classes(config.model.num_classes, prepared)
   num_examples = pipeline.num_train_examples(prepared, config.data)
-  steps = count_steps(config, num_examples)
-  # Mistakes in network and schedule stop here, before anything is written.
+  steps = durations.count_steps(config, num_examples)
   optim.create_rates_fn(config, steps.of_epoch, steps.total)
-  abstract_train_state(config)
+  return _Job(config, workdir, plan, prepared, steps, origin)
+
+
+def _train(
+  job: _Job,
+  process: preprocessing.Preprocessing,
+  checkpointer: checkpoint.Checkpointer,
+  interruption: Interruption,
+) -> TrainState:
+  """Trains in a workdir that is set up; returns the final canonical state."""
+  state, progress = _restore_or_create(job, process, checkpointer)
+  first_step, total = int(state.step), job.steps.total
+  if progress.is_over or total - first_step + progress.is_pending <= 0:
+    hosts.say(f'{job.workdir} is complete at step {first_step}.')
+    return state
+  hosts.say(_introduction(job, state))
   with contextlib.ExitStack() as stack:
-    stack.enter_context(workdir_lib.lock(workdir))
-    process = workdir_lib.start(
-      workdir, config, prepared, origin.process if origin else None
+    writer = stack.enter_context(
+      metrics_log.create_writer(job.workdir, first_step, progress.rows)
     )
-    interruption = stack.enter_context(Interruption())
-    checkpointer = stack.enter_context(
-      checkpoint.Checkpointer(workdir, config.keep_checkpoints)
-    )
-    state, progress = _restore_or_create(
-      checkpointer, config, process, origin, prepared.class_names
-    )
-    first_step = int(state.step)
-    left = steps.total - first_step + progress.is_pending
-    if progress.is_over or left <= 0:
-      hosts.say(f'{workdir} is complete at step {first_step}.')
-      return state
-    hosts.say(_introduction(config, plan, state, prepared, steps))
-    program = create_program(config, plan, process, steps)
+    num_traced = job.config.profile_steps if hosts.is_first() else 0
+    trace = profiler.Profiler(job.workdir, num_traced, first_step, total)
     stepper = _Stepper(
-      program,
+      create_program(job.config, job.plan, process, job.steps),
       state,
-      config.batch_size,
-      stack.enter_context(_progress_bar(first_step, steps.total)),
-      stack.enter_context(
-        profiler.Profiler(
-          workdir,
-          config.profile_steps if hosts.is_first() else 0,
-          first_step,
-          steps.total,
-        )
-      ),
+      job.config.batch_size,
+      stack.enter_context(_progress_bar(first_step, total)),
+      stack.enter_context(trace),
     )
+    del state  # the copy on the devices is enough
     loop = _Loop(
-      config,
-      steps,
-      prepared,
-      stepper,
-      evaluate.create_evaluator(config, plan, process),
-      checkpointer,
-      stack.enter_context(
-        metrics.create_writer(workdir, first_step, progress.rows)
-      ),
-      interruption,
-      progress.plateau,
-      progress.last_loss,
+      job=job,
+      stepper=stepper,
+      evaluator=evaluate.create_evaluator(job.config, job.plan, process),
+      checkpointer=checkpointer,
+      writer=writer,
+      interruption=interruption,
+      plateau=progress.plateau,
     )
     loop.run(first_step, is_pending=progress.is_pending)
     return stepper.canonical_state()
@@ -127,7 +184,6 @@ class _Stepper:
 
   Attributes:
     program: of each.
-    state: on the devices.
     clock: of the logging window.
     bar: of progress.
   """
@@ -142,8 +198,8 @@ class _Stepper:
   ):
     """`state` is the canonical one."""
     self.program = program
-    self.state = program.put_state(state)
-    self.clock = metrics.Clock(batch_size)
+    self._state = program.put_state(state)
+    self.clock = metrics_log.Clock(batch_size)
     self.bar = bar
     self._run_step = program.compile()
     self._trace = trace
@@ -155,10 +211,10 @@ class _Stepper:
     is_first = not self._in_flight
     if len(self._in_flight) == _STEPS_IN_FLIGHT:
       jax.block_until_ready(self._in_flight.popleft())
-    self._trace.before(step, self.state, self.clock)
+    self._trace.before(step, self._state, self.clock)
     with jax.profiler.StepTraceAnnotation('train', step_num=step):
-      self.state, sums = self._run_step(self.state, batch)
-    self._trace.after(step, self.state, self.clock)
+      self._state, sums = self._run_step(self._state, batch)
+    self._trace.after(step, self._state, self.clock)
     self._in_flight.append(sums)
     self.bar.update()
     if is_first:  # which compiled
@@ -171,11 +227,24 @@ class _Stepper:
     """Replaces fields of the state that have no tower axis by host values."""
     nowhere = jax.tree.map(lambda _: False, values)
     new = self.program.plan.put_state(values, nowhere)
-    self.state = self.state.replace(**new)
+    self._state = self._state.replace(**new)
+
+  @property
+  def params(self):
+    """Of the network, on the devices."""
+    return self._state.params
+
+  def window(self) -> metrics.Sums:
+    """Sums of training metrics since they were last set to zero."""
+    return self.program.plan.get(self._state.window)
+
+  def first_bad_step(self) -> int:
+    """The first whose numbers were not finite, or -1."""
+    return int(self.program.plan.get(self._state.first_bad_step))
 
   def canonical_state(self) -> TrainState:
     """The state as a checkpoint holds it."""
-    return self.program.get_state(self.state)
+    return self.program.get_state(self._state)
 
 
 @dataclasses.dataclass
@@ -183,28 +252,22 @@ class _Loop:
   """The steps of a run, and what is due after each.
 
   Attributes:
-    config: of the run.
-    steps: when something is due.
-    prepared: the data.
+    job: what is to be done.
     stepper: makes the steps.
     evaluator: of the validation split.
     checkpointer: of the workdir.
     writer: of metrics.
     interruption: asked after each step.
     plateau: of the 'plateau' schedule.
-    last_loss: of training, as it was last logged; None before.
   """
 
-  config: ml_collections.ConfigDict
-  steps: Steps
-  prepared: records.PreparedSet
+  job: _Job
   stepper: _Stepper
   evaluator: evaluate.Evaluator
   checkpointer: checkpoint.Checkpointer
-  writer: metrics.MetricsWriter | metrics.NoWriter
+  writer: metrics_log.MetricsWriter | metrics_log.NoWriter
   interruption: Interruption
   plateau: optim.Plateau
-  last_loss: float | None
 
   def run(self, first_step: int, *, is_pending: bool) -> None:
     """To the last step, or to a reason to end before it.
@@ -231,14 +294,15 @@ class _Loop:
     """Makes steps; yields the number of each."""
     if is_pending:
       yield first_step
+    config = self.job.config
     batches = pipeline.train_batches(
-      self.prepared,
-      self.config.data,
-      seed=self.config.seed,
-      batch_size=self.config.batch_size,
+      self.job.prepared,
+      config.data,
+      seed=config.seed,
+      batch_size=config.batch_size,
       start_step=first_step,
-      end_step=self.steps.total,
-      share=self._program.plan.share(self.config.batch_size),
+      end_step=self.job.steps.total,
+      share=self.job.plan.share(config.batch_size),
     )
     for step, batch in enumerate(batches, first_step + 1):
       self.stepper.advance(step, batch)
@@ -246,7 +310,7 @@ class _Loop:
 
   def _follow_up(self, step: int) -> bool:
     """Does what is due after a step; returns whether the run is over."""
-    due = self.steps.due(step)
+    due = self.job.steps.due(step)
     if not any(due.values()):
       return False
     self._check_finite()
@@ -254,7 +318,7 @@ class _Loop:
       self._evaluate(step)
     is_over = self.plateau.is_over
     if due['log'] or is_over:
-      is_over |= self._log(step) < self.config.stop_at_train_error
+      is_over |= self._log(step) < self.job.config.stop_at_train_error
     if due['checkpoint'] or is_over:
       self._save(step, is_over=is_over)
     if is_over:
@@ -264,32 +328,33 @@ class _Loop:
   def _evaluate(self, step: int) -> None:
     with self.stepper.clock.paused():
       values, timing = self.evaluator(
-        self.stepper.state.params,
-        self.prepared,
+        self.stepper.params,
+        self.job.prepared,
         'validation',
         self.interruption.check,
       )
     _check_loss(values['loss'], step)
     epoch = self._write(step, 'validation', values, timing)
     hosts.say(f'epoch {epoch:.4g}, validation: {_summary(values, timing)}')
-    self.plateau = _next_plateau(self.config.schedule, self.plateau, values)
+    schedule = self.job.config.schedule
+    self.plateau = _next_plateau(schedule, self.plateau, values)
     self.stepper.replace(rate_scale=jnp.float32(self.plateau.scale))
 
   def _log(self, step: int) -> float:
     """Ends a window of training; returns its top-1 error."""
-    values = metrics.means(self._program.plan.get(self.stepper.state.window))
+    values = metrics.means(self.stepper.window())
     timing = self.stepper.clock.read()
     self._write(step, 'train', values, timing)
     self.stepper.bar.set_postfix_str(_summary(values, timing))
     self.stepper.replace(window=metrics.zeros())
     self.stepper.clock.restart()
-    self.last_loss = values['loss']
     return values['top1_error']
 
   def _write(self, step: int, split: str, values: dict, timing: dict) -> float:
     """Writes a row; returns its epoch."""
-    examples = pipeline.num_train_examples(self.prepared, self.config.data)
-    epoch = step * self.config.batch_size / examples
+    config = self.job.config
+    examples = pipeline.num_train_examples(self.job.prepared, config.data)
+    epoch = step * config.batch_size / examples
     self.writer.write(step, epoch, split, values, timing)
     return epoch
 
@@ -297,26 +362,22 @@ class _Loop:
     self, step: int, *, is_over: bool = False, is_pending: bool = False
   ) -> None:
     self._check_finite()
-    rows = self.writer.rows(step)
+    rows = () if is_pending else self.writer.rows(step)
     progress = Progress(self.plateau, rows, is_over, is_pending)
     with self.stepper.clock.paused():
       state = self.stepper.canonical_state()
-      extra = progress.extra(self._program.process)
+      extra = progress.extra(self.stepper.program.process)
       self.checkpointer.save(step, state, extra)
 
   def _check_finite(self) -> None:
-    bad_step = int(self._program.plan.get(self.stepper.state.first_bad_step))
+    bad_step = self.stepper.first_bad_step()
     if bad_step >= 0:
       raise errors.UserError(
         f'loss or gradients of step {bad_step} were not finite (last logged '
-        f'loss: {self.last_loss}; newest checkpoint: step '
+        f'loss: {self.writer.last_loss}; newest checkpoint: step '
         f'{self.checkpointer.latest_step()}); start a new workdir with a lower '
         'optimizer.learning_rate.'
       )
-
-  @property
-  def _program(self) -> Program:
-    return self.stepper.program
 
 
 def _progress_bar(first_step: int, last_step: int) -> tqdm.tqdm:
@@ -339,80 +400,40 @@ def _check_num_classes(given: int, prepared: records.PreparedSet) -> None:
     )
 
 
-def _introduction(
-  config: ml_collections.ConfigDict,
-  plan: parallel.Plan,
-  state: TrainState,
-  prepared: records.PreparedSet,
-  steps: Steps,
-) -> str:
+def _introduction(job: _Job, state: TrainState) -> str:
   num_params = sum(x.size for x in jax.tree.leaves(state.params))
+  num_examples = pipeline.num_train_examples(job.prepared, job.config.data)
   return (
-    f'{num_params:,} parameters in {config.model.towers} tower(s) on '
-    f'{plan.num_devices} device(s); '
-    f'{pipeline.num_train_examples(prepared, config.data):,} training images '
-    f'of {prepared.directory}; step {int(state.step)} of '
-    f'{steps.total}. Compiling may take a minute.'
+    f'{num_params:,} parameters in {job.config.model.towers} tower(s) on '
+    f'{job.plan.num_devices} device(s); {num_examples:,} training images of '
+    f'{job.prepared.directory}; step {int(state.step)} of {job.steps.total}. '
+    'Compiling may take a minute.'
   )
 
 
 def _restore_or_create(
-  checkpointer: checkpoint.Checkpointer,
-  config: ml_collections.ConfigDict,
+  job: _Job,
   process: preprocessing.Preprocessing,
-  origin: trained.Stored | None,
-  class_names: list[str],
-) -> tuple[TrainState, 'Progress']:
+  checkpointer: checkpoint.Checkpointer,
+) -> tuple[TrainState, Progress]:
   """The newest checkpoint's canonical state, or a new one."""
   checkpointer.recover()
-  if not hosts.agree(checkpointer.latest_step() is not None):
-    state, progress = create_train_state(config), Progress(optim.Plateau())
-    if origin:
-      fine_tune.check_preprocessing(config, origin, process)
-      params = fine_tune.first_params(config, state.params, origin, class_names)
-      state = state.replace(params=params)
-      # The origin may train on: from here, this run is its own.
-      checkpointer.save(0, state, progress.extra(process))
-      checkpointer.wait()
-    return state, progress
-  state, extra = checkpointer.restore_newest(abstract_train_state(config))
-  process.check_digest(extra['preprocessing'])
-  return state, Progress.from_extra(extra)
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-  """How far a run is, beside its state.
-
-  Attributes:
-    plateau: of the 'plateau' schedule.
-    rows: of metrics.jsonl, its step's; None where they were not kept.
-    is_over: whether the run has ended before its last step.
-    is_pending: whether its step was made, but not what was due after it.
-  """
-
-  plateau: optim.Plateau
-  rows: Sequence[dict] | None = ()
-  is_over: bool = False
-  is_pending: bool = False
-
-  @property
-  def last_loss(self) -> float | None:
-    """Of training, where it was logged at this step."""
-    rows = self.rows or ()
-    return next((r['loss'] for r in rows if r['split'] == 'train'), None)
-
-  def extra(self, process: preprocessing.Preprocessing) -> dict:
-    """What a checkpoint has beside the state."""
-    return {'preprocessing': process.digest(), **dataclasses.asdict(self)}
-
-  @classmethod
-  def from_extra(cls, extra: dict) -> 'Progress':
-    """The other way; a run older than a field has its default."""
-    plateau = optim.Plateau(**extra['plateau'])
-    is_over = extra.get('is_over', plateau.is_over)
-    is_pending = extra.get('is_pending', False)
-    return cls(plateau, extra.get('rows'), is_over, is_pending)
+  if hosts.agree(checkpointer.latest_step() is not None):
+    like = abstract_train_state(job.config)
+    state, extra = checkpointer.restore_newest(like)
+    process.check_digest(extra['preprocessing'])
+    return state, Progress.from_extra(extra)
+  state, progress = create_train_state(job.config), Progress(optim.Plateau())
+  if job.origin:
+    fine_tune.check_preprocessing(job.config, job.origin, process)
+    params = fine_tune.first_params(
+      job.config, state.params, job.origin, job.prepared.class_names
+    )
+    state = state.replace(params=params)
+    # The origin may train on: from here, this run is its own.
+    checkpointer.save(0, state, progress.extra(process))
+    checkpointer.wait()
+  return state, progress
 
 
 def _reason(plateau: optim.Plateau) -> str:

@@ -4,11 +4,13 @@
     python -m experiments.reliability --workdir=runs/reliability --cases=kills
 
 Does to runs of the quickstart network what preemption, full disks, dying
-processes and damaged files do (see experiments/faults), and compares each with
-a run that nobody touched: the last checkpoint's arrays bit for bit, and
-metrics.jsonl but for `timing`. Writes results.md and results.jsonl to --workdir
-after each case; a case that is there is not run again. Exit code 1 where
-anything was lost or wrong. Takes some two hours, one of them for `soak`.
+processes and damaged files do (see experiments/faults). What is said to have
+survived ended like a run that nobody touched: the last checkpoint's arrays bit
+for bit, and metrics.jsonl but for `timing`; what was refused ended with exit
+code 1 and one sentence. Writes CASE.jsonl to --workdir after each case, and in
+the end results.md and results.jsonl of all; a case that went well is not run
+again. Exit code 1 where anything was lost or wrong. Takes some two hours, one
+of them for `soak`.
 """
 
 import dataclasses
@@ -17,6 +19,7 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
@@ -74,32 +77,54 @@ def _chosen() -> dict[str, Case]:
   return {name: cases[name] for name in _CASES.value or cases}
 
 
-def _read(workdir: pathlib.Path) -> dict[str, list[trial.Row]]:
-  path = workdir / 'results.jsonl'
-  if not path.exists():
-    return {}
-  found = {}
-  for line in path.read_text().splitlines():
-    row = json.loads(line)
-    found.setdefault(row.pop('of'), []).append(trial.Row(**row))
-  return found
+def _execute(make_rows: Case, directory: pathlib.Path) -> list[trial.Row]:
+  """A case's rows; one that cannot be carried out ends in a wrong one."""
+  shutil.rmtree(directory, ignore_errors=True)
+  rows = []
+  try:
+    rows.extend(make_rows(directory))
+  except (errors.UserError, OSError, subprocess.SubprocessError) as error:
+    said = errors.first_line(error)
+    rows.append(trial.Row(f'{directory.name}, the rest', trial.WRONG, said))
+  return rows
 
 
-def _write(workdir: pathlib.Path, found: dict[str, list[trial.Row]]) -> None:
-  rows = [(name, row) for name in _cases() for row in found.get(name, ())]
-  lines = [
-    json.dumps({'of': name} | dataclasses.asdict(row)) + '\n'
-    for name, row in rows
+def _write_rows(
+  workdir: pathlib.Path, name: str, rows: list[trial.Row]
+) -> None:
+  described = [
+    dataclasses.asdict(row)
+    | {'of': name, 'said': row.said.replace(str(workdir), 'WORKDIR')}
+    for row in rows
   ]
-  (workdir / 'results.jsonl').write_text(''.join(lines))
+  new = workdir / f'{name}.new'
+  new.write_text(''.join(json.dumps(row) + '\n' for row in described))
+  new.rename(workdir / f'{name}.jsonl')
+
+
+def _read_rows(workdir: pathlib.Path, name: str) -> list[dict[str, str]]:
+  path = workdir / f'{name}.jsonl'
+  text = path.read_text() if path.exists() else ''
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def _is_done(rows: list[dict[str, str]]) -> bool:
+  fine = (trial.SURVIVED, trial.REFUSED)
+  return bool(rows) and all(row['outcome'] in fine for row in rows)
+
+
+def _write_table(workdir: pathlib.Path) -> list[dict[str, str]]:
+  """Of all cases that were run, by any process; returns its rows."""
+  rows = [row for name in _cases() for row in _read_rows(workdir, name)]
   head = ('what was done', 'outcome', 'what was printed or measured')
-  cells = [
-    (row.case, row.outcome, row.said.replace(str(workdir), 'WORKDIR'))
-    for _, row in rows
-  ]
+  cells = [(row['case'], row['outcome'], row['said']) for row in rows]
   text = tables.markdown(head, cells, 'lll') + '\n'
   (workdir / 'results.md').write_text(text)
+  lines = [json.dumps(row) + '\n' for row in rows]
+  (workdir / 'results.jsonl').write_text(''.join(lines))
   workdir_lib.write_environment(workdir)
+  print(text)
+  return rows
 
 
 def main(argv: list[str]) -> None:
@@ -112,16 +137,11 @@ def main(argv: list[str]) -> None:
     workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
     workdir.mkdir(parents=True, exist_ok=True)
     for name, make_rows in _chosen().items():
-      if name in _read(workdir):
-        continue
-      shutil.rmtree(workdir / name, ignore_errors=True)
-      rows = list(make_rows(workdir / name))
-      # Another process may have run other cases meanwhile.
-      _write(workdir, _read(workdir) | {name: rows})
-    print((workdir / 'results.md').read_text())
-  found = _read(workdir).values()
-  outcomes = {row.outcome for rows in found for row in rows}
-  sys.exit(trial.WRONG in outcomes)
+      if not _is_done(_read_rows(workdir, name)):
+        rows = _execute(make_rows, workdir / name)
+        _write_rows(workdir, name, rows)
+    rows = _write_table(workdir)
+  sys.exit(any(row['outcome'] == trial.WRONG for row in rows))
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@
 import ml_collections
 import numpy as np
 
-from alexnet_jax import metrics, parallel, train_state, train_step
+from alexnet_jax import durations, metrics, parallel, train_state, train_step
 from alexnet_jax.data import pipeline, preprocessing
 
 EXAMPLES = 64
@@ -25,7 +25,7 @@ def program_of(
   config: ml_collections.ConfigDict, plan: parallel.Plan | None = None
 ) -> train_step.Program:
   plan = plan or parallel.make_plan(config.model.towers, config.num_devices)
-  steps = train_step.count_steps(config, EXAMPLES)
+  steps = durations.count_steps(config, EXAMPLES)
   process = preprocessing_of(config)
   return train_step.create_program(config, plan, process, steps)
 

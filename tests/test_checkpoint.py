@@ -8,6 +8,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from alexnet_jax import checkpoint, errors
+from experiments.faults import damage as damages
 
 
 def _state(step=3):
@@ -69,24 +70,6 @@ def test_another_network_is_refused_by_name(tmp_path, change, named):
     _restore(tmp_path, _state() | change)
 
 
-def _truncate(content: bytes) -> bytes:
-  return content[: len(content) // 2]
-
-
-def _flip(content: bytes) -> bytes:
-  changed = bytearray(content)
-  changed[len(changed) // 2] ^= 4
-  return changed
-
-
-_DAMAGES = {
-  'truncated': _truncate,
-  'emptied': lambda _: b'',
-  'flipped': _flip,
-  'removed': None,
-}
-
-
 @pytest.fixture(scope='module')
 def two_checkpoints(tmp_path_factory):
   path = tmp_path_factory.mktemp('run')
@@ -94,7 +77,7 @@ def two_checkpoints(tmp_path_factory):
   return path
 
 
-@pytest.mark.parametrize('damage', _DAMAGES)
+@pytest.mark.parametrize('damage', damages.DAMAGES)
 def test_damage_ends_in_saved_bits(two_checkpoints, tmp_path, damage, capsys):
   newest = two_checkpoints / 'checkpoints' / '3'
   files = [path for path in newest.rglob('*') if path.is_file()]
@@ -102,11 +85,7 @@ def test_damage_ends_in_saved_bits(two_checkpoints, tmp_path, damage, capsys):
   for number, file in enumerate(files):
     run = tmp_path / str(number)
     shutil.copytree(two_checkpoints, run)
-    broken = run / file.relative_to(two_checkpoints)
-    if damage == 'removed':
-      broken.unlink()
-    else:
-      broken.write_bytes(_DAMAGES[damage](file.read_bytes()))
+    damages.apply(damage, run / file.relative_to(two_checkpoints))
     with checkpoint.Checkpointer(run) as checkpointer:
       state, extra = checkpointer.restore_newest(_state())
       step = checkpointer.latest_step()
@@ -147,6 +126,8 @@ def test_a_process_that_dies_while_it_replaces_leaves_the_old(
       checkpointer.save(3, _state(4), {})
     # Killed here, so that nothing is tidied at the end.
     checkpointer._replaces = False
+  checkpoints = tmp_path / 'checkpoints'
+  (checkpoints / f'4{ocp.utils.TMP_DIR_SUFFIX}' / 'state').mkdir(parents=True)
   monkeypatch.undo()
   with checkpoint.Checkpointer(tmp_path) as checkpointer:
     assert checkpointer.latest_step() is None
@@ -154,7 +135,6 @@ def test_a_process_that_dies_while_it_replaces_leaves_the_old(
     state, _ = checkpointer.restore_newest(_state())
     jax.tree.map(np.testing.assert_array_equal, state, _state(3))
     checkpointer.save(3, _state(5), {'plateau': {}})
-  left = [path.name for path in (tmp_path / 'checkpoints').iterdir()]
-  assert left == ['3']
+  assert [path.name for path in checkpoints.iterdir()] == ['3']
   state, _ = _restore(tmp_path, _state())
   jax.tree.map(np.testing.assert_array_equal, state, _state(5))

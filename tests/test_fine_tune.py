@@ -99,7 +99,7 @@ def test_a_run_goes_on_without_its_origin(origin, tmp_path):
   killed = config_of(directory, init_from=str(copy), train_steps=3)
   killed.log_every_steps = 2
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr('alexnet_jax.metrics.MetricsWriter.write', _die)
+    patch.setattr('alexnet_jax.metrics_log.MetricsWriter.write', _die)
     with pytest.raises(KeyboardInterrupt):
       train.train_and_evaluate(killed, tmp_path / 'killed')
   shutil.rmtree(copy)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from ml_collections import config_flags
 
 from alexnet_jax import (
+  durations,
   errors,
   optim,
   parallel,
   train_state,
-  train_step,
   validate,
 )
 from tests import tiny
@@ -78,7 +78,7 @@ def test_a_config_works_or_ends_in_one_sentence(overrides):
     validate.check_config(config)
     plan = parallel.make_plan(config.model.towers, config.num_devices)
     parallel.check_batch_size(plan, config.batch_size)
-    steps = train_step.count_steps(config, 60)
+    steps = durations.count_steps(config, 60)
     rates = optim.create_rates_fn(config, steps.of_epoch, steps.total)
     state = train_state.abstract_train_state(config)
     found = rates(0, 1.0, state.params)

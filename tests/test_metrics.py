@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import metrics
+from alexnet_jax import metrics, metrics_log
 
 
 def sums(log_probs, labels, mask=None):
@@ -84,7 +84,7 @@ def test_means_divide_by_the_examples():
 
 def test_rows_of_the_step_come_from_the_checkpoint(tmp_path):
   path = tmp_path / 'metrics.jsonl'
-  with metrics.MetricsWriter(tmp_path, 0, ()) as writer:
+  with metrics_log.MetricsWriter(tmp_path, 0, ()) as writer:
     for step, split in ((1, 'train'), (2, 'validation'), (2, 'train')):
       writer.write(step, step / 2, split, {'loss': step / 3}, {'seconds': 2.0})
     rows = writer.rows(2)
@@ -92,10 +92,10 @@ def test_rows_of_the_step_come_from_the_checkpoint(tmp_path):
   assert [row['split'] for row in rows] == ['validation', 'train']
   whole = path.read_text()
   path.write_text(whole[:-20])
-  with metrics.MetricsWriter(tmp_path, 2, json.loads(json.dumps(rows))):
+  with metrics_log.MetricsWriter(tmp_path, 2, json.loads(json.dumps(rows))):
     assert path.read_text() == whole
   # What was due after the step had not been done.
-  with metrics.MetricsWriter(tmp_path, 2, ()):
+  with metrics_log.MetricsWriter(tmp_path, 2, ()):
     assert path.read_text() == whole.splitlines(keepends=True)[0]
 
 
@@ -104,7 +104,7 @@ def test_writer_drops_later_rows_and_a_cut_off_line(tmp_path):
   lines = [json.dumps({'step': s, 'split': 'train'}) for s in (1, 2, 3)]
   cut_off = '{"step": 1, "spl'
   path.write_text('\n'.join([*lines, cut_off]))
-  with metrics.MetricsWriter(tmp_path, 2, None) as writer:
+  with metrics_log.MetricsWriter(tmp_path, 2, None) as writer:
     assert path.read_text().splitlines() == lines[:2]
     writer.write(3, 1.5, 'train', {'loss': 0.25}, {'seconds': 2.0})
   *kept, new = path.read_text().splitlines()
@@ -119,7 +119,7 @@ def test_writer_drops_later_rows_and_a_cut_off_line(tmp_path):
 
 
 def test_writer_begins_a_file(tmp_path):
-  with metrics.MetricsWriter(tmp_path, 0, ()) as writer:
+  with metrics_log.MetricsWriter(tmp_path, 0, ()) as writer:
     writer.write(1, 0.5, 'train', {'loss': 0.25}, {})
     # What a killed run has logged is on disk.
     row = json.loads((tmp_path / 'metrics.jsonl').read_text())

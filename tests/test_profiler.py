@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import evaluate, metrics, profiler, train
+from alexnet_jax import evaluate, metrics_log, profiler, train
 from alexnet_jax import workdir as workdir_lib
 from tests import tiny
 
@@ -66,9 +66,9 @@ def test_a_trace_leaves_the_first_steps_out(
     )
   with profiler.Profiler(tmp_path, num_steps, first, last) as trace:
     for step in range(first + 1, last + 1):
-      trace.before(step, (), metrics.Clock(1))
+      trace.before(step, (), metrics_log.Clock(1))
       calls.append(step)
-      trace.after(step, (), metrics.Clock(1))
+      trace.after(step, (), metrics_log.Clock(1))
   traced = calls[calls.index('start_trace') + 1 :] if expected else []
   assert traced[: len(expected) + 1] == expected + ['stop_trace'] * bool(traced)
   assert calls.count('start_trace') == calls.count('stop_trace') == bool(traced)
@@ -76,5 +76,5 @@ def test_a_trace_leaves_the_first_steps_out(
 
 def test_a_run_that_ends_early_leaves_its_trace(tmp_path):
   with profiler.Profiler(tmp_path, 9, 0, 100) as trace:
-    trace.before(6, (), metrics.Clock(1))
+    trace.before(6, (), metrics_log.Clock(1))
   assert list(tmp_path.glob('plugins/profile/*/*.xplane.pb'))

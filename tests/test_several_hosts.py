@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
@@ -13,20 +12,15 @@ import pytest
 
 from alexnet_jax import evaluate, parallel, train, train_state
 from alexnet_jax.data import preprocessing
+from experiments.faults.hosts import free_port
 from tests import runs, tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def _free_port() -> int:
-  with socket.socket() as listener:
-    listener.bind(('localhost', 0))
-    return listener.getsockname()[1]
-
-
 def _run_both(data_dir: pathlib.Path) -> list[dict]:
   """What each of the two processes prints last."""
-  port = str(_free_port())
+  port = str(free_port())
   command = [sys.executable, '-m', 'tests.one_of_two']
   both = [
     subprocess.Popen(
@@ -68,7 +62,7 @@ def _start(workdir, data_dir, count: int, steps: int) -> list:
     f'--workdir={workdir}',
     '--config.num_devices=0',
     f'--config.train_steps={steps}',
-    f'--coordinator=localhost:{_free_port()}',
+    f'--coordinator=localhost:{free_port()}',
     f'--num_processes={count}',
   ]
   return [

@@ -23,7 +23,7 @@ def _flip(content: bytes) -> bytes:
   return bytes(changed)
 
 
-_DAMAGES: dict[str, Callable[[bytes], bytes] | None] = {
+DAMAGES: dict[str, Callable[[bytes], bytes] | None] = {
   'truncated': _truncate,
   'emptied': lambda _: b'',
   'a bit flipped': _flip,
@@ -40,12 +40,12 @@ def checkpoints(workdir: pathlib.Path) -> Iterator[trial.Row]:
   whole = trial.Run(workdir / 'whole', _STEPS)
   whole.finish()
   names = [path.relative_to(whole.workdir) for path in _files(whole.workdir)]
-  for damage in _DAMAGES:
+  for damage in DAMAGES:
     counts = collections.Counter()
     for name in names:
       copy = workdir / 'copy'
       shutil.copytree(whole.workdir, copy)
-      _apply(damage, copy / name)
+      apply(damage, copy / name)
       counts[_restored(copy, whole.workdir)] += 1
       shutil.rmtree(copy)
     # There is always an older one that is whole.
@@ -62,8 +62,9 @@ def _files(run: pathlib.Path) -> list[pathlib.Path]:
   return sorted(path for path in newest.rglob('*') if path.is_file())
 
 
-def _apply(damage: str, path: pathlib.Path) -> None:
-  change = _DAMAGES[damage]
+def apply(damage: str, path: pathlib.Path) -> None:
+  """Does to a file what `DAMAGES` calls so."""
+  change = DAMAGES[damage]
   if change is None:
     path.unlink()
   else:
@@ -96,12 +97,13 @@ def _trained_on(workdir: pathlib.Path, whole: trial.Run) -> trial.Row:
   damaged = workdir / 'damaged'
   shutil.copytree(whole.workdir, damaged / 'run')
   largest = max(_files(damaged / 'run'), key=lambda path: path.stat().st_size)
-  _apply('a bit flipped', largest)
+  apply('a bit flipped', largest)
   run = trial.Run(damaged, _STEPS)
   run.finish()
-  said = 'set aside' if run.has_said('.damaged') else 'not noticed'
   case = 'a bit of the newest checkpoint flipped, then trained on'
-  return trial.compare(case, whole.workdir, run.workdir, said)
+  if not run.has_said(f'{_STEPS}.damaged'):
+    return trial.Row(case, trial.WRONG, 'nothing was said')
+  return trial.compare(case, whole.workdir, run.workdir, 'set aside, and said')
 
 
 def metrics(workdir: pathlib.Path) -> Iterator[trial.Row]:

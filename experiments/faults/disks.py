@@ -6,6 +6,7 @@ Full and read-only disks are small tmpfs mounts, for which Linux wants root.
 import contextlib
 import pathlib
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from experiments.faults import trial
 
 _STEPS = 60
 _ENOUGH = '256m'
-NOT_RUN = 'not run'
+_NO_MOUNT = 'mounting a tmpfs takes root'
 
 
 def full(workdir: pathlib.Path) -> Iterator[trial.Row]:
@@ -27,9 +28,9 @@ def full(workdir: pathlib.Path) -> Iterator[trial.Row]:
   data = f'--config.data.dir={workdir}/whole/data'
   # A checkpoint takes some 5 MB.
   yield _fill(workdir, whole, 'a checkpoint', '8m', [data])
-  # Enough for what is written at the start; no checkpoint before the end.
+  # Filled while steps are made; there are no checkpoints before the end.
   no_checkpoints = '--config.checkpoint_every_steps=1000'
-  yield _fill(workdir, whole, 'metrics', '1m', [data, no_checkpoints])
+  yield _fill(workdir, whole, 'metrics', '8m', [data, no_checkpoints])
   yield _fill(workdir, whole, 'prepare', '4m', [])
 
 
@@ -44,15 +45,24 @@ def _fill(
   directory = workdir / what.replace(' ', '-')
   with _mounted(directory, size) as mounted:
     if not mounted:
-      return trial.Row(case, NOT_RUN, 'mounting a tmpfs takes root')
+      return trial.Row(case, trial.NOT_RUN, _NO_MOUNT)
     run = trial.Run(directory, _STEPS, flags)
+    if what == 'metrics':
+      run.wait_for(trial.Run.is_training)
+      _write_until_full(directory / 'other')
     code, said = run.wait(), run.last_line()
-    if code != 1 or 'No space left' not in said:
+    if not trial.has_refused(run, code, 'No space left'):
       return trial.Row(case, trial.WRONG, f'exit code {code}: "{said}"')
     _remount(directory, f'size={_ENOUGH}')
     trial.Run(directory, _STEPS, flags).finish()
     said = f'exit code {code}: "{said}"; then, with more space, to the end'
     return trial.compare(case, whole.workdir, run.workdir, said)
+
+
+def _write_until_full(path: pathlib.Path) -> None:
+  with contextlib.suppress(OSError), path.open('wb', buffering=0) as file:
+    while True:
+      file.write(bytes(512))
 
 
 @contextlib.contextmanager
@@ -83,13 +93,8 @@ def refusals(workdir: pathlib.Path) -> Iterator[trial.Row]:
   run = trial.Run(workdir / 'run', _STEPS)
   run.finish()
   yield _read_only(workdir, run)
-  other = trial.Run(workdir / 'run', _STEPS, ['--config.model.omit=lrn'])
-  yield trial.refused('the workdir of another config', other, 'model.omit')
-  first = trial.Run(workdir / 'both', 10 * _STEPS)
-  first.wait_for(trial.Run.is_training)
-  second = trial.Run(workdir / 'both', 10 * _STEPS)
-  yield trial.refused('two processes on one workdir', second, 'another process')
-  first.kill()
+  yield _other_config(workdir, run)
+  yield _in_use(workdir, run)
 
 
 def _read_only(workdir: pathlib.Path, run: trial.Run) -> trial.Row:
@@ -97,13 +102,47 @@ def _read_only(workdir: pathlib.Path, run: trial.Run) -> trial.Row:
   directory = workdir / 'read-only'
   with _mounted(directory, _ENOUGH) as mounted:
     if not mounted:
-      return trial.Row(case, NOT_RUN, 'mounting a tmpfs takes root')
+      return trial.Row(case, trial.NOT_RUN, _NO_MOUNT)
     (directory / 'run').mkdir()
     shutil.copytree(run.workdir, directory / 'run', dirs_exist_ok=True)
     _remount(directory, 'ro')
-    log = workdir / 'log'
-    again = trial.Run(log, 2 * _STEPS, [f'--workdir={directory}/run'])
+    flags = [
+      f'--workdir={directory}/run',
+      f'--config.data.dir={workdir}/run/data',
+    ]
+    again = trial.Run(workdir / 'log', 2 * _STEPS, flags)
     return trial.refused(case, again, 'Read-only file system')
+
+
+def _other_config(workdir: pathlib.Path, run: trial.Run) -> trial.Row:
+  before = _contents(run.workdir)
+  other = trial.Run(workdir / 'run', _STEPS, ['--config.model.omit=lrn'])
+  row = trial.refused('the workdir of another config', other, 'model.omit')
+  if _contents(run.workdir) != before:
+    return trial.Row(row.case, trial.WRONG, f'{row.said}; files have changed')
+  return row
+
+
+def _contents(directory: pathlib.Path) -> dict[pathlib.Path, bytes]:
+  files = filter(pathlib.Path.is_file, directory.rglob('*'))
+  return {path: path.read_bytes() for path in files}
+
+
+def _in_use(workdir: pathlib.Path, whole: trial.Run) -> trial.Row:
+  """The first, which is held meanwhile, ends like any."""
+  flags = [f'--config.data.dir={workdir}/run/data']
+  first = trial.Run(workdir / 'both', _STEPS, flags)
+  first.wait_for(trial.Run.is_training)
+  first.send(signal.SIGSTOP)
+  second = trial.Run(workdir / 'both', _STEPS, flags)
+  row = trial.refused('two processes on one workdir', second, 'another process')
+  first.send(signal.SIGCONT)
+  first.finish()
+  differs = trial.differences(whole.workdir, first.workdir)
+  if differs:
+    said = f'{row.said}; the first differs: {", ".join(differs)}'
+    return trial.Row(row.case, trial.WRONG, said)
+  return row
 
 
 def clock(workdir: pathlib.Path) -> Iterator[trial.Row]:
@@ -112,9 +151,9 @@ def clock(workdir: pathlib.Path) -> Iterator[trial.Row]:
   Args:
     workdir: a new directory.
   """
-  case = 'the clock jumps ten years ahead, then back'
+  case = 'the clock is ten years ahead, ten behind, and right'
   if not shutil.which('faketime'):
-    yield trial.Row(case, NOT_RUN, 'faketime is not installed')
+    yield trial.Row(case, trial.NOT_RUN, 'faketime is not installed')
     return
   whole = trial.Run(workdir / 'whole', _STEPS)
   whole.finish()

@@ -12,6 +12,7 @@ from experiments.faults import trial
 _KILLS = 25
 _STEPS = 300
 _LONGEST_DELAY = 0.3  # seconds into a phase
+_LONGEST_STOP = 10.0  # seconds from a signal to the end
 _PHASES = {
   'prepare': trial.Run.is_preparing,
   'train': trial.Run.is_training,
@@ -38,18 +39,17 @@ def storm(workdir: pathlib.Path, devices: int) -> Iterator[trial.Row]:
   counts, rng = collections.Counter(), random.Random(devices)
   for phase in _order(rng):
     run = start('killed')
-    if not run.wait_for(_PHASES[phase]):
-      run.finish()  # it was faster than the storm
-      break
+    run.wait_for(_PHASES[phase])
     time.sleep(rng.uniform(0, _LONGEST_DELAY))
+    counts[_phase(run)] += 1
     run.kill()
-    counts[phase] += 1
   last = start('killed')
   last.finish()
   case = f'{_KILLS} x SIGKILL in {_STEPS} steps, {devices} device(s)'
   said = ', '.join(f'{count} in {phase}' for phase, count in counts.items())
-  if counts.total() < _KILLS:
-    yield trial.Row(case, trial.WRONG, f'it ended before: {said}')
+  left = [path.name for path in (last.workdir / 'checkpoints').iterdir()]
+  if not all(name.isdecimal() for name in left):
+    yield trial.Row(case, trial.WRONG, f'{said}; left behind: {left}')
     return
   yield trial.compare(case, whole.workdir, last.workdir, said)
 
@@ -63,6 +63,12 @@ def _order(rng: random.Random) -> list[str]:
   return first + rest
 
 
+def _phase(run: trial.Run) -> str:
+  """Where it is now; saving goes on beside the others."""
+  phases = [name for name in ('save', *_PHASES) if _PHASES[name](run)]
+  return phases[0] if phases else 'between'
+
+
 def signals(workdir: pathlib.Path) -> Iterator[trial.Row]:
   """SIGTERM and SIGINT while steps are made and in an evaluation; two at once.
 
@@ -72,36 +78,46 @@ def signals(workdir: pathlib.Path) -> Iterator[trial.Row]:
   whole = trial.Run(workdir / 'undisturbed', _STEPS)
   whole.finish()
   for number in (signal.SIGTERM, signal.SIGINT):
-    for phase in ('train', 'evaluate'):
-      name = f'{number.name} in {phase}'
-      directory = workdir / name.replace(' ', '-')
+    for phase in ('train', 'save', 'evaluate'):
+      case = f'{number.name} in {phase}'
+      directory = workdir / case.replace(' ', '-')
       run = trial.Run(directory, _STEPS)
       run.wait_for(_PHASES[phase])
-      seconds, code = _stop(run, number)
-      line, newest = run.last_line(), max(run.saved())
-      said = f'exit code {code} after {seconds:.1f} s: "{line}"'
-      if code != 128 + number or f'after step {newest},' not in line:
-        yield trial.Row(name, trial.WRONG, f'{said}; newest: {newest}')
-        continue
-      trial.Run(directory, _STEPS).finish()
-      yield trial.compare(name, whole.workdir, run.workdir, said)
-  yield _twice(workdir / 'twice')
+      yield _stopped(case, run, number, whole, directory)
+  yield _twice(workdir / 'twice', whole)
 
 
-def _stop(run: trial.Run, number: int) -> tuple[float, int]:
+def _stopped(
+  case: str,
+  run: trial.Run,
+  number: signal.Signals,
+  whole: trial.Run,
+  directory: pathlib.Path,
+) -> trial.Row:
+  """In order, at the step that was made; then it goes on."""
   began = time.monotonic()
   run.send(number)
-  code = run.wait()
-  return time.monotonic() - began, code
+  code, seconds = run.wait(), time.monotonic() - began
+  line, newest = run.last_line(), max(run.saved())
+  said = f'exit code {code} after {seconds:.1f} s: "{line}"'
+  in_order = code == 128 + number and f'after step {newest},' in line
+  if not in_order or seconds > _LONGEST_STOP:
+    return trial.Row(case, trial.WRONG, f'{said}; newest: {newest}')
+  trial.Run(directory, _STEPS).finish()
+  return trial.compare(case, whole.workdir, run.workdir, said)
 
 
-def _twice(directory: pathlib.Path) -> trial.Row:
+def _twice(directory: pathlib.Path, whole: trial.Run) -> trial.Row:
+  """The second ends it where it is."""
   run = trial.Run(directory, _STEPS)
   run.wait_for(_PHASES['evaluate'])
   run.send(signal.SIGTERM)
-  time.sleep(0.001)
+  while run.notes_signals():
+    pass
   run.send(signal.SIGTERM)
   code = run.wait()
-  # A process that had no time to stop in order was ended by the signal.
-  outcome = trial.SURVIVED if code in (-15, 143) else trial.WRONG
-  return trial.Row('SIGTERM twice', outcome, f'exit code {code}')
+  case, said = 'SIGTERM twice', f'exit code {code}'
+  if code != -signal.SIGTERM:
+    return trial.Row(case, trial.WRONG, said)
+  trial.Run(directory, _STEPS).finish()
+  return trial.compare(case, whole.workdir, run.workdir, said)

@@ -22,23 +22,25 @@ def soak(workdir: pathlib.Path, minutes: float) -> Iterator[trial.Row]:
     workdir: a new directory.
     minutes: how long.
   """
+  case = f'{minutes:g} minutes of training and evaluation'
   run = trial.Run(workdir / 'soak', 10**7)
   run.wait_for(trial.Run.is_training)
   samples = []  # (seconds, files, bytes)
   began = time.monotonic()
-  while (seconds := time.monotonic() - began) < 60 * minutes:
+  while (seconds := time.monotonic() - began) < 60 * minutes and run.is_alive():
     samples.append((seconds, *run.files_and_memory()))
     time.sleep(_EVERY)
   run.send(signal.SIGTERM)
-  run.wait()
-  yield _row(minutes, np.array(samples), trial.rows(run.workdir, timing=True))
+  if run.wait() != 128 + signal.SIGTERM:
+    yield trial.Row(case, trial.WRONG, f'ended early: "{run.last_line()}"')
+    return
+  rows = trial.rows(run.workdir, timing=True)
+  yield _row(case, np.array(samples), rows)
 
 
-def _row(
-  minutes: float, samples: np.ndarray, rows: Sequence[dict]
-) -> trial.Row:
+def _row(case: str, samples: np.ndarray, rows: Sequence[dict]) -> trial.Row:
   """Slopes of straight lines through what came after the warm-up."""
-  late = samples[samples[:, 0] > _WARM_UP * 60 * minutes]
+  late = samples[samples[:, 0] > _WARM_UP * samples[-1, 0]]
   hours, files, memory = late[:, 0] / 3600, late[:, 1], late[:, 2]
   growth = np.polyfit(hours, memory, 1)[0]
   more_files = np.polyfit(hours, files, 1)[0]
@@ -61,5 +63,4 @@ def _row(
     f'{more_files:+.2f} an hour; speed of the second half over the first '
     f'{speed:.3f}'
   )
-  outcome = trial.SURVIVED if fine else trial.WRONG
-  return trial.Row(f'{minutes:g} minutes without an end', outcome, said)
+  return trial.Row(case, trial.SURVIVED if fine else trial.WRONG, said)

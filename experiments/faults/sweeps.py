@@ -39,6 +39,8 @@ def storm(workdir: pathlib.Path) -> Iterator[trial.Row]:
     process = _start(killed)
     seconds = rng.uniform(0, longest)
     time.sleep(seconds)
+    if process.poll() is not None:
+      break
     if number % 2:
       process.kill()
     else:
@@ -47,12 +49,25 @@ def storm(workdir: pathlib.Path) -> Iterator[trial.Row]:
     what = 'the runner' if number % 2 else 'it and its run'
     said.append(f'{what} after {seconds:.0f} s')
   _finish(killed)
-  case = f'{_KILLS} x SIGKILL to a sweep of 4 runs'
-  tables = [(path / 'results.md').read_bytes() for path in (whole, killed)]
-  fine = tables[0] == tables[1]
-  outcome = trial.SURVIVED if fine else trial.WRONG
-  same = 'the same' if fine else 'another'
-  yield trial.Row(case, outcome, f'{", ".join(said)}; {same} results.md')
+  yield _compare(whole, killed, said)
+
+
+def _compare(
+  whole: pathlib.Path, killed: pathlib.Path, said: list[str]
+) -> trial.Row:
+  """The table, and all runs bit for bit."""
+  texts = [(path / 'results.md').read_bytes() for path in (whole, killed)]
+  differs = ['results.md'] * (texts[0] != texts[1])
+  runs = [path.parent for path in whole.rglob('config.json')]
+  for run in runs:
+    other = killed / run.relative_to(whole)
+    differs += [f'{run.name}: {x}' for x in trial.differences(run, other)]
+  case = f'{_KILLS} x SIGKILL to a sweep of {len(runs)} runs'
+  told = f'{", ".join(said)}; the same results.md'
+  if differs or len(said) < _KILLS:
+    told = f'{", ".join(said)}; differs: {", ".join(differs)}'
+    return trial.Row(case, trial.WRONG, told)
+  return trial.Row(case, trial.SURVIVED, told)
 
 
 def _start(workdir: pathlib.Path) -> subprocess.Popen:

@@ -1,8 +1,10 @@
 """A run of main.py as a process, and what two runs do not have in common."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -16,11 +18,13 @@ from alexnet_jax import rows as rows_lib
 from alexnet_jax import workdir as workdir_lib
 
 SURVIVED, REFUSED, WRONG = 'survived', 'refused', 'WRONG'
+NOT_RUN = 'not run'
 ROOT = pathlib.Path(__file__).parents[2]
 _GIVE_UP = 600.0  # seconds
+BATCH_SIZE = 16
 _FLAGS = (
   '--config=configs/quickstart.py',
-  '--config.batch_size=16',
+  f'--config.batch_size={BATCH_SIZE}',
   '--config.log_every_steps=5',
   '--config.checkpoint_every_steps=15',
   '--config.eval_every_steps=30',
@@ -34,7 +38,7 @@ class Row:
   Attributes:
     case: what was done.
     outcome: SURVIVED (with the bits of an undisturbed run), REFUSED (with a
-      sentence), or WRONG.
+      sentence), WRONG, or NOT_RUN where this machine cannot.
     said: what was printed, or measured.
   """
 
@@ -63,6 +67,7 @@ class Run:
     prefix: Sequence[str] = (),
   ):
     self.workdir = directory / 'run'
+    self._began = time.time()
     self._data = directory / 'data'
     directory.mkdir(parents=True, exist_ok=True)
     # Beside it: the directory may be a disk that is full.
@@ -82,7 +87,7 @@ class Run:
 
   def is_preparing(self) -> bool:
     """Whether its data set is half there."""
-    return any(self._data.glob('*.partial'))
+    return any(map(self._is_new, self._data.glob('*.partial')))
 
   def is_training(self) -> bool:
     """Whether it makes steps."""
@@ -90,7 +95,14 @@ class Run:
 
   def is_saving(self) -> bool:
     """Whether orbax has not yet given a checkpoint its name."""
-    return any((self.workdir / 'checkpoints').glob('*tmp*'))
+    unnamed = (self.workdir / 'checkpoints').glob('*tmp*')
+    return any(map(self._is_new, unnamed))
+
+  def _is_new(self, path: pathlib.Path) -> bool:
+    """Whether this process wrote there, not one before it."""
+    with contextlib.suppress(FileNotFoundError):
+      return path.stat().st_mtime > self._began
+    return False
 
   def is_evaluating(self) -> bool:
     """Whether that is what its progress bar is about."""
@@ -99,6 +111,12 @@ class Run:
   def is_alive(self) -> bool:
     """Whether it has not ended."""
     return self._process.poll() is None
+
+  def notes_signals(self) -> bool:
+    """Whether it would note SIGTERM, rather than end at once (Linux)."""
+    status = pathlib.Path(f'/proc/{self._process.pid}/status').read_text()
+    caught = int(re.search(r'SigCgt:\s*(\w+)', status)[1], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
   def files_and_memory(self) -> tuple[int, int]:
     """How many files it has open, and its resident bytes (Linux)."""
@@ -114,7 +132,9 @@ class Run:
 
   def last_line(self) -> str:
     """Of its output."""
-    text = self._log.read_text(errors='replace')[-1000:]
+    with self._log.open('rb') as log:
+      log.seek(max(0, self._log.stat().st_size - 2000))
+      text = log.read().decode(errors='replace')
     lines = text.replace('\r', '\n').replace('\x1b[A', '\n').split('\n')
     return next((line.strip() for line in reversed(lines) if line.strip()), '')
 
@@ -122,8 +142,8 @@ class Run:
     """Whether that is anywhere in its output."""
     return text in self._log.read_text(errors='replace')
 
-  def wait_for(self, phase: Callable[['Run'], bool]) -> bool:
-    """Until it is in a phase; False for one that has ended before.
+  def wait_for(self, phase: Callable[['Run'], bool]) -> None:
+    """Until it is in a phase.
 
     Raises:
       UserError: where it does not get there.
@@ -131,11 +151,11 @@ class Run:
     began = time.monotonic()
     while not phase(self):
       if not self.is_alive():
-        return False
+        raise errors.UserError(f'{self._log}: it ended before it was there.')
       if time.monotonic() - began > _GIVE_UP:
+        self.kill()
         raise errors.UserError(f'{self._log}: nothing happens any more.')
       time.sleep(0.002)
-    return True
 
   def send(self, number: int) -> None:
     """A signal."""
@@ -147,8 +167,12 @@ class Run:
     self._process.wait()
 
   def wait(self) -> int:
-    """Until its end; the exit code."""
-    return self._process.wait(_GIVE_UP)
+    """Until its end; the exit code, negative for a signal that ended it."""
+    try:
+      return self._process.wait(_GIVE_UP)
+    except subprocess.TimeoutExpired:
+      self.kill()
+      return self._process.returncode
 
   def finish(self) -> None:
     """Until its end.
@@ -190,8 +214,15 @@ def differences(a: pathlib.Path, b: pathlib.Path) -> list[str]:
 def refused(case: str, run: Run, part: str) -> Row:
   """REFUSED for exit code 1 and one sentence that has a part, else WRONG."""
   code, said = run.wait(), run.last_line()
-  fine = code == 1 and part in said and said.startswith('error: ')
-  return Row(case, REFUSED if fine else WRONG, f'exit code {code}: "{said}"')
+  outcome = REFUSED if has_refused(run, code, part) else WRONG
+  return Row(case, outcome, f'exit code {code}: "{said}"')
+
+
+def has_refused(run: Run, code: int, part: str) -> bool:
+  """Whether exit code and output are those of a sentence that has a part."""
+  said = run.last_line()
+  is_sentence = said.startswith('error: ') and not run.has_said('Traceback')
+  return code == 1 and part in said and is_sentence
 
 
 def rows(workdir: pathlib.Path, *, timing: bool = False) -> list[dict]:

@@ -14,7 +14,7 @@ import jax
 import ml_collections
 import tensorflow as tf
 
-from alexnet_jax import parallel, train_state, train_step
+from alexnet_jax import durations, parallel, train_state, train_step
 from alexnet_jax.data import pipeline, prepare, preprocessing
 from experiments.benchmarking import worker
 from experiments.input_loaders import contenders
@@ -35,7 +35,7 @@ class Training:
     self._plan = parallel.make_plan(config.model.towers, config.num_devices)
     parallel.check_batch_size(self._plan, config.batch_size)
     # As for the full set: on a small one, colour noise would soon be over.
-    steps = train_step.count_steps(config, contenders.EPOCH)
+    steps = durations.count_steps(config, contenders.EPOCH)
     process = preprocessing.from_statistics(self._prepared, config.data)
     program = train_step.create_program(config, self._plan, process, steps)
     self._run_step = program.compile()

@@ -13,7 +13,13 @@ import jax
 import ml_collections
 import tensorflow as tf
 
-from alexnet_jax import compilation_cache, parallel, train_state, train_step
+from alexnet_jax import (
+  compilation_cache,
+  durations,
+  parallel,
+  train_state,
+  train_step,
+)
 from alexnet_jax.data import pipeline, prepare, preprocessing
 
 
@@ -35,7 +41,7 @@ def _first_step(config: ml_collections.ConfigDict, stages: _Stages) -> None:
   compilation_cache.enable()
   plan = parallel.make_plan(config.model.towers, config.num_devices)
   prepared = prepare.open_or_prepare(config.data)
-  steps = train_step.count_steps(config, prepared.num_examples('train'))
+  steps = durations.count_steps(config, prepared.num_examples('train'))
   process = preprocessing.from_statistics(prepared, config.data)
   stages.end('open data')
   program = train_step.create_program(config, plan, process, steps)

@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from alexnet_jax import evaluate, parallel, train_state, train_step
+from alexnet_jax import durations, evaluate, parallel, train_state, train_step
 from alexnet_jax.data import preprocessing
 from alexnet_jax.models import layers, plain
 from experiments.training_steps import jax_device
@@ -91,7 +91,7 @@ class Step(jax_device.OnJaxDevice):
     plan = parallel.make_plan(config.model.towers, config.num_devices)
     parallel.check_batch_size(plan, config.batch_size)
     process = _preprocessing(config)
-    steps = train_step.count_steps(config, _NUM_EXAMPLES)
+    steps = durations.count_steps(config, _NUM_EXAMPLES)
     program = train_step.create_program(config, plan, process, steps)
     self._patches = ABLATIONS[without] if without else ()
     self._update = program.compile(donate=without != 'state not donated')
