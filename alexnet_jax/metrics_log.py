@@ -42,7 +42,7 @@ class MetricsWriter:
     kept = [r for r in rows_lib.parse(self._path) if r['step'] <= last_step]
     new = self._path.with_suffix('.new')
     rows = [*kept, *self._last_rows]
-    losses = [row['loss'] for row in rows if row['split'] == 'train']
+    losses = [row.get('loss') for row in rows if row['split'] == 'train']
     self.last_loss = losses[-1] if losses else None
     new.write_text(''.join(json.dumps(row) + '\n' for row in rows))
     os.replace(new, self._path)

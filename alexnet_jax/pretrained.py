@@ -143,12 +143,17 @@ def _check_names(names: list[str], count: int) -> None:
     )
   seen = set()
   for name in names:
-    if name in seen or name.splitlines() != [name]:
+    if name in seen or name.splitlines() != [name] or not _is_text(name):
       raise errors.UserError(
         f'class_names has {name!r} twice, or not as one line; give each class '
         'a name of its own.'
       )
     seen.add(name)
+
+
+def _is_text(name: str) -> bool:
+  """Whether it can be written: half of a surrogate pair cannot."""
+  return name.encode(errors='replace').decode() == name
 
 
 def _preprocessing(

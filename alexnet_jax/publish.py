@@ -18,6 +18,7 @@ PROGRAM = '.stablehlo'
 _METADATA = ('channel_order', 'mean', 'scale', 'crop_size', 'class_names')
 # Through red, green and blue.
 _STEPS = {'RGB': 1, 'BGR': -1}
+_LARGEST = 1e6  # of numbers about pixels, which are 0 to 255
 _PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
 
@@ -82,7 +83,7 @@ def read_metadata(metadata: dict[str, str]) -> dict[str, Any]:
     step = _STEPS[told['channel_order']]
     told |= {name: told[name][::step] for name in ('mean', 'scale')}
     is_valid = _is_valid(**told)
-  except (KeyError, TypeError, ValueError, RecursionError):
+  except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
     is_valid = False
   if not is_valid:
     raise errors.UserError(
@@ -95,12 +96,13 @@ def read_metadata(metadata: dict[str, str]) -> dict[str, Any]:
 def _is_valid(
   mean: Any, scale: Any, crop_size: Any, class_names: Any, **unused
 ) -> bool:
-  numbers = np.asarray([mean, scale], np.float64)
+  numbers = np.asarray([mean, scale])
   return (
     numbers.shape == (2, 3)
-    and bool(np.isfinite(numbers).all())
-    and min(scale) > 0
-    and isinstance(crop_size, int)
+    and numbers.dtype.kind in 'if'
+    and 0 < numbers[1].min() <= np.abs(numbers).max() <= _LARGEST
+    and type(crop_size) is int
+    and crop_size > 0
     and isinstance(class_names, list)
     and all(isinstance(name, str) for name in class_names)
   )

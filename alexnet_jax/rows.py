@@ -25,7 +25,8 @@ def read(workdir: pathlib.Path) -> list[Row]:
 
 def parse(path: pathlib.Path) -> list[Row]:
   """The same; no rows where there is no file."""
-  text = path.read_text() if path.exists() else ''
+  # A damaged byte is named with its line.
+  text = path.read_text(errors='replace') if path.exists() else ''
   # A run that trains, or was cut off, may leave a last line without its end.
   lines = [x for x in text.splitlines(keepends=True) if x.endswith('\n')]
   return [_parse_line(path, line) for line in lines]

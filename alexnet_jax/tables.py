@@ -16,9 +16,10 @@ def markdown(
     align: 'l' or 'r' for each column; by default numbers follow one name.
   """
   align = align or 'l' + 'r' * (len(head) - 1)
-  return '\n'.join(map(_line, [head, [_RULERS[a] for a in align], *rows]))
+  rulers = [_RULERS[side] for _, side in zip(head, align, strict=True)]
+  return '\n'.join(map(_line, [head, rulers, *rows]))
 
 
 def _line(cells: Sequence[str]) -> str:
-  escaped = (cell.replace('|', '\\|') for cell in cells)
+  escaped = (cell.replace('|', '\\|').replace('\n', ' ') for cell in cells)
   return f'| {" | ".join(escaped)} |'

@@ -5,8 +5,10 @@
 .caffemodel    read
 """
 
+import contextlib
 import pathlib
 import pickle
+from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
@@ -71,29 +73,39 @@ def check_suffix(
 
 
 def _read_safetensors(path: pathlib.Path) -> tuple[Arrays, Metadata]:
-  try:
-    with safetensors.safe_open(path, 'numpy') as file:
-      arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
-      return arrays, file.metadata() or {}
-  except (safetensors.SafetensorError, TypeError) as error:
-    raise _unreadable(path, error) from error
+  with _foreign(path), safetensors.safe_open(path, 'numpy') as file:
+    arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    return arrays, file.metadata() or {}
 
 
 def _read_pytorch(path: pathlib.Path) -> Arrays:
   torch = _torch(path)
+  with _foreign(path):
+    try:
+      loaded = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+      raise _no_state_dict(path) from error
+    if isinstance(loaded, dict):
+      loaded = loaded.get('state_dict', loaded)  # of a whole training state
+    if not isinstance(loaded, dict) or not all(
+      isinstance(name, str) and isinstance(x, torch.Tensor)
+      for name, x in loaded.items()
+    ):
+      raise _no_state_dict(path)
+    if any(x.is_complex() for x in loaded.values()):
+      raise TypeError('complex numbers')
+    return {name: x.detach().float().numpy() for name, x in loaded.items()}
+
+
+@contextlib.contextmanager
+def _foreign(path: pathlib.Path) -> Iterator[None]:
+  """Readers of others raise whatever a damaged file makes them raise."""
   try:
-    loaded = torch.load(path, map_location='cpu', weights_only=True)
-  except pickle.UnpicklingError as error:
-    raise _no_state_dict(path) from error
-  except (RuntimeError, EOFError, ValueError) as error:
+    yield
+  except errors.UserError:
+    raise
+  except Exception as error:
     raise _unreadable(path, error) from error
-  if isinstance(loaded, dict):
-    loaded = loaded.get('state_dict', loaded)  # of a whole training state
-  if not isinstance(loaded, dict) or not all(
-    isinstance(x, torch.Tensor) for x in loaded.values()
-  ):
-    raise _no_state_dict(path)
-  return {name: x.detach().float().numpy() for name, x in loaded.items()}
 
 
 def _no_state_dict(path: pathlib.Path) -> errors.UserError:

@@ -49,6 +49,38 @@ def test_no_pickle_is_run(tmp_path):
     proof.unlink()
 
 
+def test_changed_bytes_end_in_a_sentence(tmp_path):
+  """Or in numbers, where they lie in those: the format has no digests."""
+  torch = pytest.importorskip('torch')
+  whole, rng = tmp_path / 'a.pth', np.random.default_rng(0)
+  torch.save({f'conv{i}.weight': torch.ones(2) for i in range(3)}, whole)
+  content, failed = whole.read_bytes(), 0
+  for number in range(300):
+    changed = bytearray(content)
+    for place in rng.integers(0, len(content), 3):
+      changed[place] = rng.integers(256)
+    path = tmp_path / f'{number}.pth'
+    path.write_bytes(changed)
+    try:
+      weight_files.read(path)
+    except errors.UserError:
+      failed += 1
+  assert failed > 30
+
+
+@pytest.mark.parametrize('kind', ['integer keys', 'sparse', 'meta', 'complex'])
+def test_tensors_that_are_no_weights_are_refused(tmp_path, kind):
+  torch = pytest.importorskip('torch')
+  content = {
+    'integer keys': {1: torch.ones(2)},
+    'sparse': {'a': torch.eye(2).to_sparse()},
+    'meta': {'a': torch.ones(2, device='meta')},
+    'complex': {'a': torch.ones(2) * 1j},
+  }[kind]
+  torch.save(content, tmp_path / 'a.pth')
+  _refused(tmp_path / 'a.pth')
+
+
 def test_archives_write_nothing(tmp_path):
   torch = pytest.importorskip('torch')
   saved = io.BytesIO()
@@ -135,11 +167,16 @@ def test_caffes_lengths_are_not_believed(tmp_path, content):
   [
     {'mean': [1.0, 2.0]},
     {'mean': [1.0, 2.0, float('nan')]},
+    {'mean': [1e308, 1.0, 2.0]},
+    {'mean': [10**400, 1.0, 2.0]},
+    {'mean': ['1', '2', '3']},
     {'mean': 'abc'},
     {'scale': [64.0, 64.0, 0.0]},
     {'channel_order': 'GBR'},
     {'channel_order': ['RGB']},
     {'crop_size': None},
+    {'crop_size': -5},
+    {'crop_size': True},
     {'class_names': 'ab'},
     {'class_names': [1, 2]},
   ],
