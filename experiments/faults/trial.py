@@ -118,17 +118,25 @@ class Run:
     caught = int(re.search(r'SigCgt:\s*(\w+)', status)[1], 16)
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
-  def files_and_memory(self) -> tuple[int, int]:
-    """How many files it has open, and its resident bytes (Linux)."""
+  def usage(self) -> tuple[int, int, float]:
+    """Open files, resident bytes, and CPU seconds so far (Linux)."""
     process = pathlib.Path('/proc') / str(self._process.pid)
+    files = len(list((process / 'fd').iterdir()))
     pages = int((process / 'statm').read_text().split()[1])
-    size = os.sysconf('SC_PAGE_SIZE')
-    return len(list((process / 'fd').iterdir())), pages * size
+    # The name, in brackets, may hold spaces.
+    fields = (process / 'stat').read_text().rpartition(')')[2].split()
+    ticks = int(fields[11]) + int(fields[12])
+    size, rate = os.sysconf('SC_PAGE_SIZE'), os.sysconf('SC_CLK_TCK')
+    return files, pages * size, ticks / rate
 
   def saved(self) -> list[int]:
     """Steps of its checkpoints."""
     paths = (self.workdir / 'checkpoints').glob('[0-9]*')
     return [int(path.name) for path in paths if path.name.isdecimal()]
+
+  def has_metrics(self) -> bool:
+    """Whether there is a row."""
+    return bool(rows_lib.parse(self.workdir / 'metrics.jsonl'))
 
   def last_line(self) -> str:
     """Of its output."""
@@ -225,12 +233,11 @@ def has_refused(run: Run, code: int, part: str) -> bool:
   return code == 1 and part in said and is_sentence
 
 
-def rows(workdir: pathlib.Path, *, timing: bool = False) -> list[dict]:
-  """Of metrics.jsonl; `timing` is never the same."""
+def rows(workdir: pathlib.Path) -> list[dict]:
+  """Of metrics.jsonl, without `timing`, which is never the same."""
   read = rows_lib.read(workdir)
-  if not timing:
-    for row in read:
-      del row['timing']
+  for row in read:
+    del row['timing']
   return read
 
 
