@@ -118,17 +118,14 @@ class Checkpointer:
     leaves = flatten(state)
     if step == self.latest_step():
       self._replace(step)
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        **{
-          _STATE: ocp.args.StandardSave(_nest(leaves)),
-          _EXTRA: ocp.args.JsonSave(
-            extra | {'sha256': _digests(leaves, extra)}
-          ),
-        }
-      ),
+    items = ocp.args.Composite(
+      **{
+        _STATE: ocp.args.StandardSave(_nest(leaves)),
+        _EXTRA: ocp.args.JsonSave(extra | {'sha256': _digests(leaves, extra)}),
+      }
     )
+    with errors.no_room_as_os_error(self._directory):
+      self._manager.save(step, args=items)
 
   def _replace(self, step: int) -> None:
     """Makes room for a checkpoint, whose old one has another name until then.
@@ -276,14 +273,16 @@ class Checkpointer:
 
   def wait(self) -> None:
     """Returns when what was saved is on disk."""
-    self._manager.wait_until_finished()
+    with errors.no_room_as_os_error(self._directory):
+      self._manager.wait_until_finished()
 
   def __enter__(self) -> 'Checkpointer':
     return self
 
   def __exit__(self, *_) -> None:
     """Waits until what was saved is on disk, and closes."""
-    self._manager.close()
+    with errors.no_room_as_os_error(self._directory):
+      self._manager.close()
     if self._replaces:
       self._remove_replaced()
 

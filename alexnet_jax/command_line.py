@@ -11,7 +11,7 @@ from absl import flags
 
 from alexnet_jax import errors
 
-_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.ENOLCK, errno.EIO)
+_OF_DISKS = (*errors.NO_ROOM, errno.ENOLCK, errno.EIO)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -79,4 +79,6 @@ def one_sentence() -> Iterator[None]:
     if error.filename is None and error.errno not in _OF_DISKS:
       raise
     # A path that cannot be read or written, which the message names, or a disk.
+    if error.errno in errors.NO_ROOM:
+      sys.exit(f'error: {error}: make room, and the same command goes on.')
     sys.exit(f'error: {error}.')

@@ -1,5 +1,13 @@
 """What a user's mistake ends in."""
 
+import contextlib
+import errno
+import os
+import pathlib
+from collections.abc import Iterator
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
 
 class UserError(Exception):
   """What the user gave cannot work; the message is one sentence that says so.
@@ -27,3 +35,22 @@ def first_line(error: Exception) -> str:
   """The first line of another library's message, to quote in a sentence."""
   lines = str(error).strip().splitlines()
   return lines[0][:200] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def no_room_as_os_error(path: pathlib.Path) -> Iterator[None]:
+  """Other libraries have their own ways to say that a disk is full.
+
+  Args:
+    path: what is written.
+
+  Raises:
+    OSError: in place of their errors.
+  """
+  try:
+    yield
+  except (RuntimeError, ValueError) as error:
+    for number in NO_ROOM:
+      if os.strerror(number) in str(error):
+        raise OSError(number, os.strerror(number), str(path)) from error
+    raise

@@ -28,7 +28,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from absl import app, flags, logging
 
-from alexnet_jax import command_line, errors, tables
+from alexnet_jax import command_line, errors, git, tables
 from alexnet_jax import workdir as workdir_lib
 from experiments.faults import (
   damage,
@@ -92,9 +92,11 @@ def _execute(make_rows: Case, directory: pathlib.Path) -> list[trial.Row]:
 def _write_rows(
   workdir: pathlib.Path, name: str, rows: list[trial.Row]
 ) -> None:
+  commit = git.commit()
   described = [
     dataclasses.asdict(row)
-    | {'of': name, 'said': row.said.replace(str(workdir), 'WORKDIR')}
+    | {'said': row.said.replace(str(workdir), 'WORKDIR')}
+    | {'of': name, 'commit': commit}
     for row in rows
   ]
   new = workdir / f'{name}.new'

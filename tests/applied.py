@@ -17,6 +17,7 @@ def train_tiny(directory):
   pixels = np.memmap(path, np.uint8, 'r+').reshape(-1, tiny.SIZE**2 * 3)
   pixels[TWINS] = pixels[TWINS[0]]
   pixels.flush()
+  tiny.renew_digest(directory / 'tiny', path)
   config = tiny.get_config(str(directory))
   state = train.train_and_evaluate(config, directory / 'run')
   return config, state.params

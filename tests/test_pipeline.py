@@ -44,13 +44,23 @@ def _write_set(
     'image_size': images.shape[1],
     'encoding': encoding,
     'splits': dict.fromkeys(splits, len(images)),
-    'shards': dict.fromkeys(splits, [{'images': len(s)} for s in shards]),
+    'shards': {split: _shards(directory, split, shards) for split in splits},
     'skipped': dict.fromkeys(splits, []),
   }
   (directory / 'info.json').write_text(json.dumps(info))
   names = ''.join(f'class {n}\n' for n in range(N))
   (directory / 'class_names.txt').write_text(names)
   return records.open_prepared(str(root), 'numbers')
+
+
+def _shards(
+  directory: pathlib.Path, split: str, shards: list[np.ndarray]
+) -> list[dict]:
+  paths = sorted(directory.glob(f'{split}-*'))
+  return [
+    {'images': len(shard), 'sha256': records.sha256(path)}
+    for path, shard in zip(paths, shards, strict=True)
+  ]
 
 
 def _write_raw(path: pathlib.Path, images: np.ndarray) -> None:
@@ -329,8 +339,8 @@ def test_evaluation_sees_every_example_once(numbers, batch_size):
 
 
 def _with_a_flipped_bit(content: bytes) -> bytes:
-  # Inside the first JPEG file.
-  place = content.index(b'\xff\xd8\xff') + 100
+  # Inside the first JPEG file, where there is one.
+  place = max(0, content.find(b'\xff\xd8\xff')) + 100
   changed = bytes([content[place] ^ 1])
   return content[:place] + changed + content[place + 1 :]
 
@@ -344,6 +354,7 @@ def _without_its_end(content: bytes) -> bytes:
   [
     ('jpeg', _with_a_flipped_bit),
     ('jpeg', _without_its_end),
+    ('raw', _with_a_flipped_bit),
     ('raw', _without_its_end),
   ],
 )

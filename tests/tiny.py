@@ -3,6 +3,8 @@
 As a config file: `--config=tests/tiny.py:DATA_DIR`.
 """
 
+import json
+
 import numpy as np
 import tensorflow as tf
 
@@ -40,6 +42,13 @@ def prepare_tiny(data_dir, first_image: int = 0) -> records.PreparedSet:
 
   source = sources.Source('tiny', CLASSES, SIZE, COUNTS, examples)
   return prepare.prepare(source, str(data_dir))
+
+
+def renew_digest(directory, shard) -> None:
+  """After the first shard of training was changed."""
+  info = json.loads((directory / 'info.json').read_text())
+  info['shards']['train'][0]['sha256'] = records.sha256(shard)
+  (directory / 'info.json').write_text(json.dumps(info))
 
 
 def get_config(data_dir: str):

@@ -199,7 +199,10 @@ def _write_shard(
 ) -> None:
   """Writes one shard and adds it to `progress`."""
   known = len(progress.labels)
-  with contextlib.closing(_open_writer(path, job.encoding)) as writer:
+  with (
+    errors.no_room_as_os_error(path),
+    contextlib.closing(_open_writer(path, job.encoding)) as writer,
+  ):
     for example in filter(None, examples):
       stored = example['stored'] or example['pixels'].tobytes()
       writer.write(stored)

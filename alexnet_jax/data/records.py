@@ -45,8 +45,9 @@ def check_digest(path: pathlib.Path, digest: str) -> None:
   """Raises UserError where a file is not the one with this digest."""
   if not path.exists() or sha256(path) != digest:
     raise errors.UserError(
-      f'{path} is not as it was written; remove the directory and prepare the '
-      'set again.'
+      f'{path} is not as it was written: run `python -m '
+      'alexnet_jax.data.prepare` with --check to see all that is damaged, or '
+      'remove the directory and prepare the set again.'
     )
 
 
@@ -150,6 +151,9 @@ class PreparedSet:
         [str(path) for path in paths]
       )
       return JpegSplit(labels, source)
+    # Files of pixels say nothing of damage, unlike those of JPEGs.
+    for path, shard in zip(paths, self.info['shards'][split], strict=True):
+      check_digest(path, shard['sha256'])
     return RawSplit(labels, [self._map(path) for path in paths])
 
   def _map(self, path: pathlib.Path) -> np.ndarray:

@@ -59,7 +59,8 @@ def _changed_byte(workdir: pathlib.Path, data: pathlib.Path) -> trial.Row:
   changed = bytearray(whole)
   changed[len(changed) // 2] ^= 255
   path.write_bytes(changed)
-  run = trial.Run(workdir / 'byte', _STEPS, [f'--config.data.dir={data}'])
+  # More than an epoch: each picture is read.
+  run = trial.Run(workdir / 'byte', 600, [f'--config.data.dir={data}'])
   row = trial.refused('a byte of the pictures changed', run, '--check')
   path.write_bytes(whole)
   return row
