@@ -230,12 +230,14 @@ def _write_split(job: _Job, split: str, directory: pathlib.Path) -> _Progress:
     _stop(progress.skipped[0])
   start = len(progress.shards) * job.shard_size
   on_error = progress.skipped.append if job.skip_errors else _stop
-  examples = _stored_forms(job, split, start, on_error)
-  for shard in range(len(progress.shards), count):
-    path = records.shard_path(directory, split, shard, count, job.encoding)
-    slice_ = itertools.islice(examples, job.shard_size)
-    _write_shard(path, slice_, job, progress)
-    progress.save(saved)
+  forms = _stored_forms(job, split, start, on_error)
+  # Closed, so that no bar is drawn after an error's sentence.
+  with contextlib.closing(forms) as examples:
+    for shard in range(len(progress.shards), count):
+      path = records.shard_path(directory, split, shard, count, job.encoding)
+      slice_ = itertools.islice(examples, job.shard_size)
+      _write_shard(path, slice_, job, progress)
+      progress.save(saved)
   if not progress.labels:
     raise errors.UserError(
       f'{job.source.name}: no picture of {split} can be read (the first is '

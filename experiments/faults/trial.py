@@ -229,7 +229,9 @@ def refused(case: str, run: Run, part: str) -> Row:
 def has_refused(run: Run, code: int, part: str) -> bool:
   """Whether exit code and output are those of a sentence that has a part."""
   said = run.last_line()
-  is_sentence = said.startswith('error: ') and not run.has_said('Traceback')
+  # Libraries may print their own tracebacks, from their threads.
+  has_traceback = run.has_said(f'"{ROOT / "main.py"}", line')
+  is_sentence = said.startswith('error: ') and not has_traceback
   return code == 1 and part in said and is_sentence
 
 
