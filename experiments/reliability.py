@@ -8,8 +8,8 @@ processes and damaged files do (see experiments/faults). What is said to have
 survived ended like a run that nobody touched: the last checkpoint's arrays bit
 for bit, and metrics.jsonl but for `timing`; what was refused ended with exit
 code 1 and one sentence. Writes CASE.jsonl to --workdir after each case, and in
-the end results.md and results.jsonl of all; a case that went well is not run
-again. Exit code 1 where anything was lost or wrong. Takes some two hours, one
+the end results.md and results.jsonl of all, with each case's commit; a case
+that went well is not run again. Exit code 1 where anything was lost or wrong. Takes some two hours, one
 of them for `soak`.
 """
 
@@ -29,7 +29,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 from absl import app, flags, logging
 
 from alexnet_jax import command_line, errors, git, tables
-from alexnet_jax import workdir as workdir_lib
+from experiments.benchmarking import machine
 from experiments.faults import (
   damage,
   disks,
@@ -120,11 +120,12 @@ def _write_table(workdir: pathlib.Path) -> list[dict[str, str]]:
   rows = [row for name in _cases() for row in _read_rows(workdir, name)]
   head = ('what was done', 'outcome', 'what was printed or measured')
   cells = [(row['case'], row['outcome'], row['said']) for row in rows]
-  text = tables.markdown(head, cells, 'lll') + '\n'
+  environment = machine.environment()
+  heading = machine.heading('What runs survive, and refuse', environment)
+  text = f'{heading}\n{tables.markdown(head, cells, "lll")}\n'
   (workdir / 'results.md').write_text(text)
   lines = [json.dumps(row) + '\n' for row in rows]
   (workdir / 'results.jsonl').write_text(''.join(lines))
-  workdir_lib.write_environment(workdir)
   print(text)
   return rows
 
