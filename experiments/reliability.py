@@ -9,8 +9,8 @@ survived ended like a run that nobody touched: the last checkpoint's arrays bit
 for bit, and metrics.jsonl but for `timing`; what was refused ended with exit
 code 1 and one sentence. Writes CASE.jsonl to --workdir after each case, and in
 the end results.md and results.jsonl of all, with each case's commit; a case
-that went well is not run again. Exit code 1 where anything was lost or wrong. Takes some two hours, one
-of them for `soak`.
+that went well is not run again. Exit code 1 where anything was lost or wrong.
+Takes some two hours, one of them for `soak`.
 """
 
 import dataclasses
