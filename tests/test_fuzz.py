@@ -1,8 +1,11 @@
 """Any value of any field works, or ends in one sentence."""
 
+import functools
 import math
 
 import hypothesis
+import jax
+import numpy as np
 import pytest
 from absl import flags
 from flax import traverse_util
@@ -15,9 +18,10 @@ from alexnet_jax import (
   optim,
   parallel,
   train_state,
+  train_step,
   validate,
 )
-from tests import tiny
+from tests import in_memory, tiny
 
 FIELDS = traverse_util.flatten_dict(tiny.get_config('').to_dict(), sep='.')
 VALUES = {
@@ -90,3 +94,20 @@ def test_a_config_works_or_ends_in_one_sentence(overrides):
     for rate in traverse_util.flatten_dict(found).values():
       assert math.isfinite(rate)
       assert rate >= 0
+    if plan.num_devices == 1:
+      _trace_step(config, plan, state)
+
+
+def _trace_step(config, plan, state):
+  """Without computing anything."""
+  program = in_memory.program_of(config, plan)
+  side, count = config.data.crop_size, min(config.batch_size, 64)
+  batch = {
+    'image': jax.ShapeDtypeStruct((count, side, side, 3), np.uint8),
+    'label': jax.ShapeDtypeStruct((count,), np.int32),
+    'index': jax.ShapeDtypeStruct((count,), np.uint32),
+  }
+  step = functools.partial(train_step.train_step, program)
+  after, _ = jax.eval_shape(step, state, batch)
+  for a, b in zip(*map(jax.tree.leaves, (state, after)), strict=True):
+    assert (a.shape, a.dtype) == (b.shape, b.dtype)
