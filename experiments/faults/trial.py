@@ -87,7 +87,7 @@ class Run:
 
   def is_preparing(self) -> bool:
     """Whether its data set is half there."""
-    return any(map(self._is_new, self._data.glob('*.partial')))
+    return any(map(self._is_new, self._data.glob('*.partial/*')))
 
   def is_training(self) -> bool:
     """Whether it makes steps."""
