@@ -16,7 +16,7 @@ _LEAST_SPEED = 0.95  # of the last half over the first
 
 
 def soak(workdir: pathlib.Path, minutes: float) -> Iterator[trial.Row]:
-  """Trains, evaluates and saves for so long.
+  """Trains, evaluates and saves for so long; what was seen is in samples.csv.
 
   Args:
     workdir: a new directory.
@@ -36,7 +36,11 @@ def soak(workdir: pathlib.Path, minutes: float) -> Iterator[trial.Row]:
   if run.wait() != 128 + signal.SIGTERM:
     yield trial.Row(case, trial.WRONG, f'ended early: "{run.last_line()}"')
     return
-  yield _row(case, np.array(samples))
+  samples = np.array(samples)
+  header = 'seconds,steps,files,bytes,cpu_seconds'
+  path = workdir / 'samples.csv'
+  np.savetxt(path, samples, '%.10g', ',', header=header, comments='')
+  yield _row(case, samples)
 
 
 def _row(case: str, samples: np.ndarray) -> trial.Row:
