@@ -11,8 +11,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from alexnet_jax import checkpoint, train_state
-from alexnet_jax import workdir as workdir_lib
 from alexnet_jax.data import records, shapes
 from experiments.faults import trial
 
@@ -42,15 +40,8 @@ def _explosion(workdir: pathlib.Path) -> trial.Row:
   row = trial.refused(case, run, 'not finite')
   number = re.search(r'step (\d+) were not finite .*loss: (\d\.\d+)', row.said)
   fine = number and _GOOD_STEPS < int(number[1]) <= _STEPS
-  fine = fine and _restored_step(run.workdir) == _NEWEST
+  fine = fine and trial.newest(run.workdir).step == _NEWEST
   return row if fine else trial.Row(case, trial.WRONG, row.said)
-
-
-def _restored_step(workdir: pathlib.Path) -> int:
-  like = train_state.abstract_train_state(workdir_lib.read_config(workdir))
-  with checkpoint.Checkpointer(workdir) as checkpointer:
-    state, _ = checkpointer.restore(0, like)
-  return int(state.step)
 
 
 def _changed_byte(workdir: pathlib.Path, data: pathlib.Path) -> trial.Row:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from alexnet_jax import rows
 from experiments.faults import trial
 
 _EVERY = 5.0  # seconds
@@ -40,9 +41,8 @@ def soak(workdir: pathlib.Path, minutes: float) -> Iterator[trial.Row]:
   samples = []  # (seconds, steps, files, bytes, CPU seconds)
   began = time.monotonic()
   while (seconds := time.monotonic() - began) < 60 * minutes and run.is_alive():
-    if run.has_metrics():
-      step = trial.rows(run.workdir)[-1]['step']
-      samples.append((seconds, step, *run.usage()))
+    if logged := rows.parse(run.workdir / 'metrics.jsonl'):
+      samples.append((seconds, logged[-1]['step'], *run.usage()))
     time.sleep(_EVERY)
   run.send(signal.SIGTERM)
   if run.wait() != 128 + signal.SIGTERM:

@@ -134,10 +134,6 @@ class Run:
     paths = (self.workdir / 'checkpoints').glob('[0-9]*')
     return [int(path.name) for path in paths if path.name.isdecimal()]
 
-  def has_metrics(self) -> bool:
-    """Whether there is a row."""
-    return bool(rows_lib.parse(self.workdir / 'metrics.jsonl'))
-
   def last_line(self) -> str:
     """Of its output."""
     with self._log.open('rb') as log:
@@ -243,11 +239,16 @@ def rows(workdir: pathlib.Path) -> list[dict]:
   return read
 
 
-def _result(workdir: pathlib.Path) -> tuple[dict[str, np.ndarray], list[dict]]:
+def newest(workdir: pathlib.Path) -> train_state.TrainState:
+  """The state of a run's newest checkpoint, verified."""
   like = train_state.abstract_train_state(workdir_lib.read_config(workdir))
   with checkpoint.Checkpointer(workdir) as checkpointer:
     state, _ = checkpointer.restore(0, like)
-  return checkpoint.flatten(state), rows(workdir)
+  return state
+
+
+def _result(workdir: pathlib.Path) -> tuple[dict[str, np.ndarray], list[dict]]:
+  return checkpoint.flatten(newest(workdir)), rows(workdir)
 
 
 def _bits(array: np.ndarray | None) -> bytes | None:
