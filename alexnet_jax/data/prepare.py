@@ -13,298 +13,25 @@ preparation that was killed goes on after its last whole shard.
 
 import argparse
 import contextlib
-import dataclasses
 import fcntl
-import itertools
 import json
 import os
 import pathlib
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import ml_collections
 import numpy as np
 import tensorflow as tf
-import tqdm
 from absl import logging
-from array_record.python import array_record_module
 
 from alexnet_jax import command_line, errors
-from alexnet_jax.data import (
-  check,
-  ilsvrc,
-  images,
-  pipeline,
-  records,
-  sources,
-  statistics,
-)
+from alexnet_jax.data import check, ilsvrc, records, shards, sources
 
 IMAGE_SIZE = 256
 SHARD_SIZE = 10_000  # examples
 _SPLITS = ('train', 'validation')
-Example = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Job:
-  """What is to be prepared, and how.
-
-  Attributes:
-    source: the pictures.
-    size: side of the stored images, in pixels.
-    encoding: records.JPEG or records.RAW.
-    shard_size: examples of the source a shard.
-    skip_errors: whether pictures that cannot be read are left out.
-  """
-
-  source: sources.Source
-  size: int
-  encoding: str
-  shard_size: int
-  skip_errors: bool
-
-  def num_shards(self, split: str) -> int:
-    return -(-self.source.num_examples[split] // self.shard_size)
-
-  def identity(self) -> dict[str, Any]:
-    """What must be the same for finished shards to be of use."""
-    return {
-      'source': self.source.name,
-      'fingerprint': self.source.fingerprint,
-      'examples': self.source.num_examples,
-      'image_size': self.size,
-      'encoding': self.encoding,
-      'shard_size': self.shard_size,
-    }
-
-
-@dataclasses.dataclass
-class _Progress:
-  """What the finished shards of a split hold.
-
-  Attributes:
-    shards: {'images', 'sha256'} of each.
-    labels: of all their images.
-    skipped: names of pictures that could not be read.
-    sums: over all their pixels.
-  """
-
-  shards: list[dict]
-  labels: list[int]
-  skipped: list[str]
-  sums: statistics.PixelSums
-
-  @classmethod
-  def load(cls, path: pathlib.Path, size: int) -> '_Progress':
-    """Reads what `save` wrote; nothing is finished where it did not."""
-    sums = statistics.PixelSums(size)
-    if not path.exists():
-      return cls([], [], [], sums)
-    with np.load(path) as arrays:
-      sums.count = int(arrays['count'])
-      sums.pixels, sums.products = arrays['pixels'], arrays['products']
-      lists = json.loads(str(arrays['lists']))
-      return cls(labels=arrays['labels'].tolist(), sums=sums, **lists)
-
-  def save(self, path: pathlib.Path) -> None:
-    """Writes a new file and renames it: a kill leaves the old one."""
-    lists = {'shards': self.shards, 'skipped': self.skipped}
-    new = path.with_suffix('.new.npz')
-    np.savez(
-      new,
-      labels=np.array(self.labels, np.int32),
-      lists=json.dumps(lists),
-      **vars(self.sums),
-    )
-    os.replace(new, path)
-
-
-def _stored_form(example: Example, job: _Job) -> Example:
-  """What is stored, and the pixels that it reads back as."""
-  pixels = images.resize_and_crop(images.decode(example['image']), job.size)
-  stored = tf.constant(b'')
-  if job.encoding == records.JPEG:
-    stored = images.encode(pixels)
-    # The same decoder as in training, so that the mean is of what it sees.
-    pixels = images.decode_crop(stored, [0, 0, job.size, job.size])
-  return {
-    'stored': stored,
-    'pixels': pixels,
-    'label': example['label'],
-    'products': images.color_products(pixels),
-  }
-
-
-def _stored_forms(
-  job: _Job, split: str, start: int, on_error: Callable[[str], None]
-) -> Iterator[Example | None]:
-  """Yields a split's examples in order, behind a progress bar.
-
-  Args:
-    job: what is to be prepared.
-    split: 'train' or 'validation'.
-    start: number of the first example.
-    on_error: is told the name of a picture that cannot be read; where it
-      returns, None is yielded in the picture's place.
-
-  Raises:
-    UserError: where the source ends early.
-  """
-  source, count = job.source, job.source.num_examples[split]
-  # Enough to hide what this thread does; AUTOTUNE's buffers would grow.
-  ahead = 2 * pipeline.num_cores()
-  dataset = source.examples(split, start).map(
-    lambda example: _stored_form(example, job), ahead, deterministic=True
-  )
-  dataset = pipeline.with_threads(dataset.prefetch(ahead), ahead)
-  iterator = dataset.as_numpy_iterator()
-  bar = tqdm.tqdm(total=count, initial=start, unit='image')
-  bar.set_description(f'prepare {source.name} {split}')
-  with bar:
-    for index in range(start, count):
-      try:
-        yield next(iterator)
-      except tf.errors.InvalidArgumentError:  # a decoder's
-        example = next(source.examples(split, index).as_numpy_iterator())
-        on_error(example['name'].decode())
-        yield None
-      except tf.errors.OpError as error:
-        raise errors.UserError(
-          f'image {index} of {split} of {source.name} cannot be read '
-          f'({errors.first_line(error)}); repair the source and prepare again.'
-        ) from error
-      except StopIteration:
-        raise errors.UserError(
-          f'data.name={source.name!r} ends after {index} images of {split} '
-          f'instead of {count}; let TFDS build it again.'
-        ) from None
-      bar.update()
-
-
-def _stop(name: str) -> None:
-  raise errors.UserError(
-    f'{name} cannot be read as an image; leave such files out with '
-    '--on_error=skip, or replace the file and prepare all again.'
-  )
-
-
-def _write_shard(
-  path: pathlib.Path,
-  examples: Iterable[Example | None],
-  job: _Job,
-  progress: _Progress,
-) -> None:
-  """Writes one shard and adds it to `progress`."""
-  known = len(progress.labels)
-  with (
-    errors.no_room_as_os_error(path),
-    contextlib.closing(_open_writer(path, job.encoding)) as writer,
-  ):
-    for example in filter(None, examples):
-      stored = example['stored'] or example['pixels'].tobytes()
-      writer.write(stored)
-      progress.labels.append(int(example['label']))
-      progress.sums.add(example['pixels'], example['products'])
-  with open(path, 'rb') as file:
-    os.fsync(file)
-  count = len(progress.labels) - known
-  progress.shards.append({'images': count, 'sha256': records.sha256(path)})
-
-
-def _open_writer(path: pathlib.Path, encoding: str):
-  if encoding == records.RAW:
-    return open(path, 'wb')
-  # Random access reads nothing else, and JPEG does not compress again.
-  options = 'group_size:1,uncompressed'
-  return array_record_module.ArrayRecordWriter(str(path), options)
-
-
-def _write_split(job: _Job, split: str, directory: pathlib.Path) -> _Progress:
-  """Writes what is missing of a split's shards."""
-  saved, count = directory / f'{split}_progress.npz', job.num_shards(split)
-  progress = _Progress.load(saved, job.size)
-  if progress.skipped and not job.skip_errors:
-    _stop(progress.skipped[0])
-  start = len(progress.shards) * job.shard_size
-  on_error = progress.skipped.append if job.skip_errors else _stop
-  forms = _stored_forms(job, split, start, on_error)
-  # Closed, so that no bar is drawn after an error's sentence.
-  with contextlib.closing(forms) as examples:
-    for shard in range(len(progress.shards), count):
-      path = records.shard_path(directory, split, shard, count, job.encoding)
-      slice_ = itertools.islice(examples, job.shard_size)
-      _write_shard(path, slice_, job, progress)
-      progress.save(saved)
-  if not progress.labels:
-    raise errors.UserError(
-      f'{job.source.name}: no picture of {split} can be read (the first is '
-      f'{progress.skipped[0]}); check where the files come from.'
-    )
-  return progress
-
-
-def _open_partial(partial: pathlib.Path, job: _Job) -> None:
-  """Keeps the finished shards of the same job.
-
-  Raises:
-    UserError: where those of another job would be lost.
-  """
-  path = partial / 'job.json'
-  identity = json.dumps(job.identity(), sort_keys=True)
-  if path.exists() and path.read_text() == identity:
-    return
-  if list(partial.glob('*_progress.npz')):
-    raise errors.UserError(
-      f'{partial} holds finished shards of another preparation (see its '
-      'job.json: other files, size or encoding); finish that one, or remove it.'
-    )
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  path.write_text(identity)
-
-
-def _finish(
-  job: _Job, written: dict[str, _Progress], directory: pathlib.Path
-) -> None:
-  """Writes what describes the shards; info.json last, in one go."""
-  for split, progress in written.items():
-    labels = np.array(progress.labels, np.int32)
-    np.save(directory / f'{split}_labels.npy', labels)
-  sums, names = written['train'].sums, '\n'.join(job.source.class_names)
-  np.savez(directory / 'statistics.npz', **sums.statistics())
-  (directory / 'class_names.txt').write_text(names + '\n')
-  small = ['class_names.txt', 'statistics.npz']
-  small += [f'{split}_labels.npy' for split in written]
-  info = {
-    'source': job.source.name,
-    'fingerprint': job.source.fingerprint,
-    'image_size': job.size,
-    'native_size': job.source.native_size,
-    'encoding': job.encoding,
-    'splits': {split: len(p.labels) for split, p in written.items()},
-    'shards': {split: p.shards for split, p in written.items()},
-    'skipped': {split: p.skipped for split, p in written.items()},
-    'sha256': {name: records.sha256(directory / name) for name in small},
-  }
-  new = directory / 'info.new.json'
-  new.write_text(json.dumps(info, indent=2) + '\n')
-  os.replace(new, directory / 'info.json')
-
-
-@contextlib.contextmanager
-def _only_one(final: pathlib.Path) -> Iterator[None]:
-  """Waits until no other process prepares the same set."""
-  final.parent.mkdir(parents=True, exist_ok=True)
-  with open(final.with_name(f'{final.name}.lock'), 'w') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      print(f'Waiting for the process that is preparing {final}.')
-      fcntl.flock(file, fcntl.LOCK_EX)
-    yield
 
 
 def prepare(
@@ -337,7 +64,7 @@ def prepare(
   """
   size = min(image_size, source.native_size or image_size)
   encoding = encoding or (records.RAW if size < 64 else records.JPEG)
-  job = _Job(source, size, encoding, shard_size, skip_errors)
+  job = shards.Job(source, size, encoding, shard_size, skip_errors)
   root = pathlib.Path(data_dir).expanduser()
   final = root / sources.directory_name(source.name)
   with _only_one(final):
@@ -346,7 +73,20 @@ def prepare(
   return records.open_prepared(data_dir, source.name)
 
 
-def _prepare_alone(job: _Job, final: pathlib.Path) -> None:
+@contextlib.contextmanager
+def _only_one(final: pathlib.Path) -> Iterator[None]:
+  """Waits until no other process prepares the same set."""
+  final.parent.mkdir(parents=True, exist_ok=True)
+  with open(final.with_name(f'{final.name}.lock'), 'w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      print(f'Waiting for the process that is preparing {final}.')
+      fcntl.flock(file, fcntl.LOCK_EX)
+    yield
+
+
+def _prepare_alone(job: shards.Job, final: pathlib.Path) -> None:
   if final.exists():
     raise errors.UserError(
       f'{final} exists but holds no prepared set; remove it, or give another '
@@ -356,7 +96,9 @@ def _prepare_alone(job: _Job, final: pathlib.Path) -> None:
   _open_partial(partial, job)
   if not (partial / 'info.json').exists():
     try:
-      written = {split: _write_split(job, split, partial) for split in _SPLITS}
+      written = {
+        split: shards.write_split(job, split, partial) for split in _SPLITS
+      }
     except errors.UserError:
       if not list(partial.glob('*_progress.npz')):
         shutil.rmtree(partial)
@@ -365,6 +107,54 @@ def _prepare_alone(job: _Job, final: pathlib.Path) -> None:
   os.rename(partial, final)
   for path in (final / 'job.json', *final.glob('*_progress.npz')):
     path.unlink()
+
+
+def _open_partial(partial: pathlib.Path, job: shards.Job) -> None:
+  """Keeps the finished shards of the same job.
+
+  Raises:
+    UserError: where those of another job would be lost.
+  """
+  path = partial / 'job.json'
+  identity = json.dumps(job.identity(), sort_keys=True)
+  if path.exists() and path.read_text() == identity:
+    return
+  if list(partial.glob('*_progress.npz')):
+    raise errors.UserError(
+      f'{partial} holds finished shards of another preparation (see its '
+      'job.json: other files, size or encoding); finish that one, or remove it.'
+    )
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir(parents=True)
+  path.write_text(identity)
+
+
+def _finish(
+  job: shards.Job, written: dict[str, shards.Progress], directory: pathlib.Path
+) -> None:
+  """Writes what describes the shards; info.json last, in one go."""
+  for split, progress in written.items():
+    labels = np.array(progress.labels, np.int32)
+    np.save(directory / f'{split}_labels.npy', labels)
+  sums, names = written['train'].sums, '\n'.join(job.source.class_names)
+  np.savez(directory / 'statistics.npz', **sums.statistics())
+  (directory / 'class_names.txt').write_text(names + '\n')
+  small = ['class_names.txt', 'statistics.npz']
+  small += [f'{split}_labels.npy' for split in written]
+  info = {
+    'source': job.source.name,
+    'fingerprint': job.source.fingerprint,
+    'image_size': job.size,
+    'native_size': job.source.native_size,
+    'encoding': job.encoding,
+    'splits': {split: len(p.labels) for split, p in written.items()},
+    'shards': {split: p.shards for split, p in written.items()},
+    'skipped': {split: p.skipped for split, p in written.items()},
+    'sha256': {name: records.sha256(directory / name) for name in small},
+  }
+  new = directory / 'info.new.json'
+  new.write_text(json.dumps(info, indent=2) + '\n')
+  os.replace(new, directory / 'info.json')
 
 
 def open_or_prepare(data: ml_collections.ConfigDict) -> records.PreparedSet:
