@@ -8,7 +8,7 @@ All train at ReLU's rates; `experiments.relu_vs_tanh` gives each its own. The
 paper names |tanh| for Jarrett et al. (2009); relu6 is a ReLU that saturates.
 """
 
-from alexnet_jax import sweep
+from alexnet_jax.sweeps import sweep
 from experiments import ablations, sweep_program
 
 _OTHERS = ('relu6', 'tanh', 'abs_tanh', 'hard_tanh', 'sigmoid')

@@ -8,7 +8,7 @@ Without crops, training sees the centre of each image only; evaluation is the
 same for all.
 """
 
-from alexnet_jax import sweep
+from alexnet_jax.sweeps import sweep
 from experiments import ablations, sweep_program
 
 _NO_CROPS = {'data.random_crop': False}

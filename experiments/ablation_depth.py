@@ -6,7 +6,7 @@
 Where conv3 goes, the towers meet at conv4; where conv5 goes, its pool stays.
 """
 
-from alexnet_jax import sweep
+from alexnet_jax.sweeps import sweep
 from experiments import ablations, sweep_program
 
 EXPERIMENT = ablations.ablation(

@@ -4,7 +4,7 @@ python -m experiments.ablation_dropout --workdir=runs/ablation_dropout
 python -m experiments.ablation_dropout --workdir=runs/small --data=cifar10
 """
 
-from alexnet_jax import sweep
+from alexnet_jax.sweeps import sweep
 from experiments import ablations, sweep_program
 
 EXPERIMENT = ablations.ablation(

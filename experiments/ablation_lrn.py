@@ -7,7 +7,7 @@ Without is net #148 of the 2012 source, which has neither LRN nor the spatial
 norm.
 """
 
-from alexnet_jax import sweep
+from alexnet_jax.sweeps import sweep
 from experiments import ablations, sweep_program
 
 EXPERIMENT = ablations.ablation(

@@ -7,7 +7,7 @@ Without overlap is net #147 of the 2012 source, whose paddings of conv2 and
 conv3 make its last maps as large as those of the other.
 """
 
-from alexnet_jax import sweep
+from alexnet_jax.sweeps import sweep
 from experiments import ablations, sweep_program
 
 EXPERIMENT = ablations.ablation(

@@ -8,7 +8,7 @@ the fully-connected layers kept whole. Two apart are its net #150, whose columns
 meet at the softmax only.
 """
 
-from alexnet_jax import sweep
+from alexnet_jax.sweeps import sweep
 from experiments import ablations, sweep_program
 
 EXPERIMENT = ablations.ablation(

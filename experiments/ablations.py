@@ -9,7 +9,7 @@ against overfitting is shown on a tenth of CIFAR-10, where there is some.
 
 from collections.abc import Mapping, Sequence
 
-from alexnet_jax import sweep
+from alexnet_jax.sweeps import sweep
 
 # Net #145 of the 2012 source.
 BASELINE = sweep.Variant(published=0.40664, source='CHM layer-params-145.cfg')

@@ -14,7 +14,8 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from absl import app
 
-from alexnet_jax import command_line, comparison, errors
+from alexnet_jax import command_line, errors
+from alexnet_jax.analysis import comparison
 from alexnet_jax.figures import curves, picture
 from experiments import network_flags
 

@@ -23,12 +23,8 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
-from alexnet_jax import (
-  command_line,
-  compilation_cache,
-  error_table,
-  errors,
-)
+from alexnet_jax import command_line, compilation_cache, errors
+from alexnet_jax.analysis import error_table
 from experiments import network_flags
 
 _WORKDIRS = flags.DEFINE_list('workdirs', [], 'Runs, each DIR or DIR@STEP.')

@@ -16,7 +16,8 @@ import numpy as np
 from absl import app, flags
 from matplotlib import figure
 
-from alexnet_jax import errors, exciting, trained
+from alexnet_jax import errors, trained
+from alexnet_jax.analysis import exciting
 from alexnet_jax.figures import exciting as drawing
 from experiments import figure_program, network_flags
 

@@ -14,7 +14,8 @@ import pathlib
 
 from absl import app, flags, logging
 
-from alexnet_jax import command_line, errors, publish, trained, weight_files
+from alexnet_jax import command_line, errors, trained
+from alexnet_jax.weights import publish, weight_files
 from experiments import network_flags
 
 _NAMES = flags.DEFINE_enum(

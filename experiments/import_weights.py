@@ -19,7 +19,8 @@ import pathlib
 
 from absl import app, flags, logging
 
-from alexnet_jax import caffe, command_line, errors, pretrained
+from alexnet_jax import command_line, errors
+from alexnet_jax.weights import caffe, pretrained
 from configs import bvlc_alexnet, caffenet, torchvision_alexnet
 
 # Name -> config, means of the channels (RGB), order that the network reads.

@@ -12,7 +12,7 @@ first rate:
         --set=num_epochs=8 --set='schedule.drops=((7,.1),(7.5,.1))'
 """
 
-from alexnet_jax import sweep
+from alexnet_jax.sweeps import sweep
 from experiments import sweep_program
 
 EXPERIMENT = sweep.Experiment(

@@ -19,7 +19,8 @@ import pathlib
 from absl import app, flags
 from matplotlib import figure
 
-from alexnet_jax import predict, retrieval, trained
+from alexnet_jax import predict, trained
+from alexnet_jax.analysis import retrieval
 from alexnet_jax.figures import neighbours
 from experiments import figure_program, network_flags
 

@@ -39,9 +39,10 @@ from collections.abc import Callable, Iterable, Sequence
 from absl import app, flags, logging
 from matplotlib import axes, figure, ticker
 
-from alexnet_jax import command_line, errors, rate_search, sweep, tables
+from alexnet_jax import command_line, errors, tables
 from alexnet_jax import rows as rows_lib
 from alexnet_jax.figures import picture
+from alexnet_jax.sweeps import rate_search, sweep
 from experiments import sweep_program
 
 TARGET = 0.25

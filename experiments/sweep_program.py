@@ -22,9 +22,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from absl import app, flags, logging
 from matplotlib import figure
 
-from alexnet_jax import command_line, errors, slurm, sweep, sweep_results
+from alexnet_jax import command_line, errors
 from alexnet_jax import workdir as workdir_lib
 from alexnet_jax.figures import picture
+from alexnet_jax.sweeps import slurm, sweep, sweep_results
 
 _FLAGS = flags.FLAGS
 

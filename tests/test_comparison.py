@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from alexnet_jax import comparison, errors
+from alexnet_jax import errors
+from alexnet_jax.analysis import comparison
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from alexnet_jax import error_table, errors, train
+from alexnet_jax import errors, train
+from alexnet_jax.analysis import error_table
 from tests import tiny, views
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import errors, exciting, receptive_field, train_state, trained
+from alexnet_jax import errors, train_state, trained
+from alexnet_jax.analysis import exciting, receptive_field
 from configs import common
 from tests import applied, tiny
 

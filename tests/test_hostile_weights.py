@@ -9,7 +9,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from alexnet_jax import errors, publish, weight_files
+from alexnet_jax import errors
+from alexnet_jax.weights import publish, weight_files
 from tests.caffe_files import blob, block, varint
 
 _META = {

@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 
-from alexnet_jax import (
+from alexnet_jax import errors, evaluate, trained
+from alexnet_jax.weights import (
   caffe,
   convert,
-  errors,
-  evaluate,
   pretrained,
   publish,
-  trained,
   weight_files,
 )
 from configs import bvlc_alexnet, caffenet, torchvision_alexnet

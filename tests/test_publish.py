@@ -9,17 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import (
-  convert,
-  errors,
-  evaluate,
-  pretrained,
-  publish,
-  train,
-  train_state,
-  trained,
-  weight_files,
-)
+from alexnet_jax import errors, evaluate, train, train_state, trained
+from alexnet_jax.weights import convert, pretrained, publish, weight_files
 from configs import alexnet, alexnet_2012, cifar10_lrn, fine_tune
 from tests import tiny, views
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from alexnet_jax import rate_search
+from alexnet_jax.sweeps import rate_search
 
 
 @pytest.mark.parametrize(

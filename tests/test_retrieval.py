@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from alexnet_jax import errors, feature_file, features, retrieval, trained
+from alexnet_jax import errors, trained
+from alexnet_jax.analysis import feature_file, features, retrieval
 from tests import applied, tiny
 
 COUNT = tiny.COUNTS['train']

@@ -10,7 +10,8 @@ import sys
 import pytest
 import submitit
 
-from alexnet_jax import errors, slurm, sweep
+from alexnet_jax import errors
+from alexnet_jax.sweeps import slurm, sweep
 from tests import test_sweep
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -15,7 +15,8 @@ from absl import flags
 from ml_collections import config_flags
 from scipy import stats
 
-from alexnet_jax import errors, sweep, sweep_results, train_state, validate
+from alexnet_jax import errors, train_state, validate
+from alexnet_jax.sweeps import sweep, sweep_results
 
 ROOT = pathlib.Path(__file__).parents[1]
 TOGETHER = {'ablation_network': 12, 'ablation_overfitting': 5}
@@ -41,7 +42,7 @@ for step in range(done, 10):
 """
 SWEEP = """
 import pathlib, sys, json
-from alexnet_jax import sweep
+from alexnet_jax.sweeps import sweep
 from tests import test_sweep
 sweep._ROOT = pathlib.Path(sys.argv[1])
 runs = sweep.plan(test_sweep.EXPERIMENT, sweep._ROOT / 'runs')

@@ -2,6 +2,7 @@
 
 sources        where pictures come from (TFDS, folders, the drawn shapes)
 prepare        decodes, resizes and stores them once, with their statistics
+shards         writes them
 records        reads what was prepared
 pipeline       batches as a pure function of (seed, step)
 augment        the random draws of training, the views of evaluation

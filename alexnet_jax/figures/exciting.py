@@ -3,7 +3,8 @@
 import numpy as np
 from matplotlib import axes, figure
 
-from alexnet_jax import exciting, trained
+from alexnet_jax import trained
+from alexnet_jax.analysis import exciting
 from alexnet_jax.figures import picture
 from alexnet_jax.models import alexnet
 

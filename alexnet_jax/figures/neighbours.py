@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib import figure, gridspec
 
-from alexnet_jax import errors, predict, retrieval, trained
+from alexnet_jax import errors, predict, trained
+from alexnet_jax.analysis import retrieval
 from alexnet_jax.data import pipeline, records
 from alexnet_jax.figures import picture
 

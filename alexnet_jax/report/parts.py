@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from matplotlib import figure
 
-from alexnet_jax import error_table, errors, exciting, retrieval, trained
+from alexnet_jax import errors, trained
+from alexnet_jax.analysis import error_table, exciting, retrieval
 from alexnet_jax.data import records
 from alexnet_jax.figures import (
   confusion,

@@ -9,13 +9,8 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from alexnet_jax import (
-  features,
-  parallel,
-  ranking,
-  receptive_field,
-  trained,
-)
+from alexnet_jax import parallel, trained
+from alexnet_jax.analysis import features, ranking, receptive_field
 from alexnet_jax.data import pipeline, records
 from alexnet_jax.models import alexnet
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import submitit
 
-from alexnet_jax import errors, sweep
+from alexnet_jax import errors
+from alexnet_jax.sweeps import sweep
 
 _POLL_SECONDS = 1.0  # looks for files; submitit asks SLURM less and less often
 

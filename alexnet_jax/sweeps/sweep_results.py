@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib import figure
 from scipy import stats
 
-from alexnet_jax import sweep, tables
+from alexnet_jax import tables
+from alexnet_jax.sweeps import sweep
 
 _HEAD = (
   'std',

@@ -25,7 +25,7 @@ from alexnet_jax import rows as rows_lib
 Overrides = Mapping[str, object]
 Rows = Sequence[rows_lib.Row]
 Result = dict[str, object]
-_ROOT = pathlib.Path(__file__).parents[1]
+_ROOT = pathlib.Path(__file__).parents[2]
 _FINISHED = 'finished.json'  # has the flags of the run that did
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import tqdm
 from jax import lax
 
-from alexnet_jax import feature_file, features, parallel, ranking, trained
+from alexnet_jax import parallel, trained
+from alexnet_jax.analysis import feature_file, features, ranking
 from alexnet_jax.data import records
 
 # Features [b, ...] on the devices, and numpy {'record': [b], 'mask': [b]}.

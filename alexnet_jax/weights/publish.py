@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from alexnet_jax import convert, errors, evaluate, trained, weight_files
+from alexnet_jax import errors, evaluate, trained
 from alexnet_jax.train_state import create_model
+from alexnet_jax.weights import convert, weight_files
 
 PROGRAM = '.stablehlo'
 _METADATA = ('channel_order', 'mean', 'scale', 'crop_size', 'class_names')

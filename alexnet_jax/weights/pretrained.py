@@ -12,17 +12,10 @@ from collections.abc import Sequence
 import ml_collections
 import numpy as np
 
-from alexnet_jax import (
-  checkpoint,
-  convert,
-  errors,
-  publish,
-  train_state,
-  validate,
-  weight_files,
-)
+from alexnet_jax import checkpoint, errors, train_state, validate
 from alexnet_jax import workdir as workdir_lib
 from alexnet_jax.data import class_names, preprocessing, records
+from alexnet_jax.weights import convert, publish, weight_files
 
 # Principal components of ImageNet's colours, largest first: standard deviations
 # (0-255) and vectors, one a column (CC2 make-data/input_meta).

@@ -15,7 +15,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from alexnet_jax import caffe, errors
+from alexnet_jax import errors
+from alexnet_jax.weights import caffe
 
 Arrays = dict[str, np.ndarray]
 Metadata = dict[str, str]
