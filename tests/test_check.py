@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from alexnet_jax import errors
 from alexnet_jax.data import prepare, records
 from tests import pictures
 
@@ -132,3 +133,16 @@ def test_a_damaged_file_is_named(
   else:
     path.write_bytes(content)
   assert str(path) in _complaint(monkeypatch, root, '--check')
+
+
+def test_pixels_are_verified_where_a_split_opens_unless_they_are_many(
+  whole, monkeypatch, tmp_path
+):
+  shutil.copytree(whole[records.RAW], tmp_path, dirs_exist_ok=True)
+  path = tmp_path / 'pictures' / RAW_SHARD
+  path.write_bytes(_flipped(path.read_bytes()))
+  with pytest.raises(errors.UserError, match=RAW_SHARD):
+    records.open_prepared(tmp_path, 'pictures').open_split('validation')
+  monkeypatch.setattr(records, '_MOST_VERIFIED', path.stat().st_size - 1)
+  split = records.open_prepared(tmp_path, 'pictures').open_split('validation')
+  assert len(split) == 2
