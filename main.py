@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
     if _MODE.value == 'eval':
       _evaluate(workdir)
     else:
-      if _CONFIG.value.checks and not workdir_lib.has_checkpoint(workdir):
+      if _CONFIG.value.checks and workdir_lib.newest_step(workdir) is None:
         checks.run(_CONFIG.value)
       train.train_and_evaluate(_CONFIG.value, workdir)
 

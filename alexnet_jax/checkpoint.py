@@ -171,7 +171,9 @@ class Checkpointer:
         network.
       DamagedError: where it cannot be read, or a leaf's digest is wrong.
     """
-    step = self._choose(step)
+    return self._restore(self._choose(step), like)
+
+  def _restore(self, step: int, like: Tree) -> tuple[Tree, dict]:
     expected = flatten(like)
     try:
       saved = flatten(self._manager.item_metadata(step)[_STATE].tree)
@@ -191,7 +193,7 @@ class Checkpointer:
     return state, extra | {'sha256': digests}
 
   def restore_newest(self, like: Tree) -> tuple[Tree, dict]:
-    """Reads the newest checkpoint that is whole.
+    """Reads the newest checkpoint that is whole, where there are any.
 
     Later ones are renamed, and a line says so. Of several processes, the first
     chooses.
@@ -203,7 +205,7 @@ class Checkpointer:
       As `restore`.
 
     Raises:
-      UserError: where there is none, or it is of another network.
+      UserError: where it is of another network.
       DamagedError: where none is whole; nothing is renamed.
     """
     if hosts.is_first():
@@ -212,13 +214,13 @@ class Checkpointer:
       return restored
     step = hosts.agree(0)
     self._manager.reload()
-    return self.restore(step, like)
+    return self._restore(step, like)
 
   def _first_whole(self, like: Tree) -> tuple[int, tuple[Tree, dict]]:
     damaged = []
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
-        restored = self.restore(step, like)
+        restored = self._restore(step, like)
       except DamagedError as error:
         damaged.append((step, error))
       else:

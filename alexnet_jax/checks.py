@@ -105,6 +105,7 @@ def _sober(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def _create_subject(config: ml_collections.ConfigDict) -> '_Subject':
   config = _sober(config)
   prepared = prepare.open_or_prepare(config.data)
+  validate.check_num_classes(config, prepared)
   count = pipeline.num_train_examples(prepared, config.data)
   plan = parallel.OneDevice(jax.local_devices()[0], config.model.towers)
   process = preprocessing.from_statistics(prepared, config.data)
@@ -249,8 +250,10 @@ def _norms(model: ml_collections.ConfigDict, made: dict) -> Check | None:
   for name, row in alexnet.layer_table(model).items():
     if row.after[:2] == ('act', 'lrn'):
       (towers,) = made[name]['__call__']
-      x = act(jnp.concatenate(towers, axis=-1))
-      divisors = jnp.where(x == 0, 0, x / function(x))
+      if norm.across_towers:
+        towers = [jnp.concatenate(towers, axis=-1)]
+      x = jnp.stack([act(tower) for tower in towers])
+      divisors = jnp.where(x == 0, 0, x / jax.vmap(function)(x))
       factors[name] = float(divisors.max()) / norm.k**norm.beta
   if not factors:
     return None

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import zipfile
 from collections.abc import Iterator
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -35,6 +36,31 @@ def first_line(error: Exception) -> str:
   """The first line of another library's message, to quote in a sentence."""
   lines = str(error).strip().splitlines()
   return lines[0][:200] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def damage_as_user_error(path: pathlib.Path, remedy: str) -> Iterator[None]:
+  """For reading a file that we have written: JSON, or arrays of numpy.
+
+  Args:
+    path: of the file.
+    remedy: what to do where it is not as it was written.
+
+  Raises:
+    UserError: in place of the many errors of a file that is not.
+  """
+  try:
+    yield
+  except (
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    zipfile.BadZipFile,
+  ) as error:
+    raise UserError(
+      f'{path} is damaged ({first_line(error)}); {remedy}.'
+    ) from error
 
 
 @contextlib.contextmanager

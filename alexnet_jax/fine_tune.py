@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from alexnet_jax import errors, trained
+from alexnet_jax import errors, hosts, trained
 from alexnet_jax.data import preprocessing
 
 Tree = Any
@@ -18,7 +18,7 @@ Tree = Any
 def read_origin(
   config: ml_collections.ConfigDict, like: Tree
 ) -> trained.Stored:
-  """The run that `config.init_from` names.
+  """The run that `config.init_from` names; for the rest, see `check_head`.
 
   Args:
     config: of the new run.
@@ -35,6 +35,38 @@ def read_origin(
   _check_shapes(config, taken, like, origin.params)
   _check_inputs(config, origin.process)
   return origin
+
+
+def check_head(
+  config: ml_collections.ConfigDict,
+  like: Tree,
+  origin: trained.Stored,
+  class_names: list[str],
+) -> None:
+  """Raises UserError where a head that is taken over does not fit.
+
+  Args:
+    config: of the new run.
+    like: its parameters, arrays or shapes.
+    origin: of `read_origin`.
+    class_names: of the new run's data.
+  """
+  head = config.model.layers[-1]
+  if head not in _drawn_anew(config, like, origin, class_names):
+    _check_shapes(config, [head], like, origin.params)
+
+
+def _drawn_anew(
+  config: ml_collections.ConfigDict,
+  like: Tree,
+  origin: trained.Stored,
+  class_names: list[str],
+) -> set[str]:
+  """Layers of `config.init_fresh` and, where classes differ, the head."""
+  fresh = _fresh_layers(config, like)
+  return fresh | (
+    {config.model.layers[-1]} if class_names != origin.class_names else set()
+  )
 
 
 def first_params(
@@ -54,16 +86,10 @@ def first_params(
   Returns:
     Those of the origin, but for the layers of `config.init_fresh` and, where
     the two runs' classes differ, the head.
-
-  Raises:
-    UserError: where the origin does not fit the config.
   """
-  fresh = _fresh_layers(config, drawn)
-  if class_names != origin.class_names:
-    fresh.add(config.model.layers[-1])
+  fresh = _drawn_anew(config, drawn, origin, class_names)
   taken = [name for name in drawn if name not in fresh]
-  _check_shapes(config, taken, drawn, origin.params)
-  print(
+  hosts.say(
     f'Starts from {origin.workdir}, step {origin.step:,}; drawn anew: '
     f'{", ".join(name for name in drawn if name in fresh) or "nothing"}.'
   )

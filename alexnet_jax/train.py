@@ -129,12 +129,18 @@ def _check(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> _Job:
   parallel.check_batch_size(plan, config.batch_size)
   abstract_state = abstract_train_state(config)
   origin = None
-  if config.init_from and not workdir_lib.has_checkpoint(workdir):
+  newest_step = workdir_lib.newest_step(workdir)
+  if config.init_from and newest_step is None:
     origin = fine_tune.read_origin(config, abstract_state.params)
   prepared = prepare.open_or_prepare(config.data)
-  _check_num_classes(config.model.num_classes, prepared)
+  validate.check_num_classes(config, prepared)
+  if origin:
+    fine_tune.check_head(
+      config, abstract_state.params, origin, prepared.class_names
+    )
   num_examples = pipeline.num_train_examples(prepared, config.data)
   steps = durations.count_steps(config, num_examples)
+  _check_total(workdir, newest_step or 0, steps.total)
   optim.create_rates_fn(config, steps.of_epoch, steps.total)
   return _Job(config, workdir, plan, prepared, steps, origin)
 
@@ -390,13 +396,11 @@ def _progress_bar(first_step: int, last_step: int) -> tqdm.tqdm:
   )
 
 
-def _check_num_classes(given: int, prepared: records.PreparedSet) -> None:
-  actual = len(prepared.class_names)
-  if given != actual:
+def _check_total(workdir: pathlib.Path, newest_step: int, total: int) -> None:
+  if newest_step > total:
     raise errors.UserError(
-      f'model.num_classes={given} but {prepared.directory} has {actual} '
-      'classes: name the data after the colon of --config, as in '
-      '--config=configs/alexnet.py:cifar10, and all that follows is set.'
+      f'{workdir} is at step {newest_step} already but num_epochs or '
+      f'train_steps say {total}; give more, or a new workdir.'
     )
 
 

@@ -104,12 +104,12 @@ def split_name(name: str) -> tuple[str, int | None]:
   """'WORKDIR@STEP' -> its two parts; 'WORKDIR' -> itself and None.
 
   Raises:
-    UserError: where what comes after the @ is no step.
+    UserError: where what comes after the @ is no step of training.
   """
   directory, at, step = name.rpartition('@')
   if not at or '/' in step:
     return name, None
-  if not step.isdecimal():
+  if not step.isdecimal() or not int(step):
     raise errors.UserError(
       f'workdir={name}: {step!r} is no step; give WORKDIR or WORKDIR@STEP.'
     )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from alexnet_jax import errors
+from alexnet_jax.data import records
 from alexnet_jax.models import alexnet
 
 _CHOICES = {
@@ -174,4 +175,17 @@ def _check_drops(name: str, pairs: object) -> None:
     raise errors.UserError(
       f'{name}={pairs!r} is no list of pairs (epoch, factor), each from 0 to '
       '1e6: write it as ((25, 0.1), (51, 0.1)).'
+    )
+
+
+def check_num_classes(
+  config: ml_collections.ConfigDict, prepared: records.PreparedSet
+) -> None:
+  """Raises UserError where the network has not one output a class."""
+  given, actual = config.model.num_classes, len(prepared.class_names)
+  if given != actual:
+    raise errors.UserError(
+      f'model.num_classes={given} but {prepared.directory} has {actual} '
+      'classes: name the data after the colon of --config, as in '
+      '--config=configs/alexnet.py:cifar10, and all that follows is set.'
     )

@@ -8,8 +8,6 @@ config.json                          written last: its presence says that
 """
 
 import contextlib
-import errno
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -20,17 +18,14 @@ from collections.abc import Iterator, Mapping
 import jax
 import ml_collections
 import tensorflow as tf
-from absl import logging
 from flax import traverse_util
 
-from alexnet_jax import errors, git, hosts
+from alexnet_jax import errors, git, hosts, locks
 from alexnet_jax.data import prepare, preprocessing, records
 from configs import common
 
-# Of file systems that have none.
-_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 # What no result depends on, but for rounding.
-_WITHOUT_EFFECT = (
+WITHOUT_EFFECT = (
   'checkpoint_every_epochs',
   'checkpoint_every_steps',
   'keep_checkpoints',
@@ -45,7 +40,7 @@ _WITHOUT_EFFECT = (
   'eval.step',
 )
 # What a resumed run may change (and all that ends in _every_...).
-_RESUMABLE = (*_WITHOUT_EFFECT, 'num_epochs', 'train_steps')
+_RESUMABLE = (*WITHOUT_EFFECT, 'num_epochs', 'train_steps')
 # What --mode=eval may be given.
 _EVALUABLE = (
   'batch_size',
@@ -103,18 +98,10 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
     return
   workdir.mkdir(parents=True, exist_ok=True)
   with (workdir / 'train.lock').open('w') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not locks.take(file, wait=False):
       raise errors.UserError(
         f'workdir={workdir}: another process trains there; wait for its end, '
         'or give a new workdir.'
-      ) from error
-    except OSError as error:
-      if error.errno not in _NO_LOCKS:
-        raise
-      logging.warning(
-        '%s cannot be locked: train there once at a time', workdir
       )
     yield
 
@@ -202,13 +189,19 @@ def _write_json(path: pathlib.Path, value: dict) -> None:
   os.replace(new, path)
 
 
+def _read_json(path: pathlib.Path) -> dict:
+  remedy = 'put that file back, or give a new workdir'
+  with errors.damage_as_user_error(path, remedy):
+    return dict(json.loads(path.read_text()))
+
+
 def _check_data(workdir: pathlib.Path, prepared: records.PreparedSet) -> None:
   if not (workdir / 'data.json').exists():
     raise errors.UserError(
       f'{workdir} holds imported weights; give a new workdir and train from '
       f'them with --config.init_from={workdir}.'
     )
-  if json.loads((workdir / 'data.json').read_text()) != prepared.info:
+  if _read_json(workdir / 'data.json') != prepared.info:
     raise errors.UserError(
       f'{prepared.directory} is not the data that {workdir} was trained on so '
       'far (see its data.json); give the data.dir of that set.'
@@ -221,15 +214,16 @@ def _read_config(workdir: pathlib.Path) -> dict | None:
   if not path.exists():
     return None
   stored = traverse_util.flatten_dict(
-    json.loads(path.read_text()), keep_empty_nodes=True, sep='.'
+    _read_json(path), keep_empty_nodes=True, sep='.'
   )
   defaults = _flat(json.loads(common.base().to_json()))
   return traverse_util.unflatten_dict(defaults | stored, sep='.')
 
 
-def has_checkpoint(workdir: pathlib.Path) -> bool:
-  """Whether there is a complete one."""
-  return any(p.name.isdecimal() for p in workdir.glob('checkpoints/*'))
+def newest_step(workdir: pathlib.Path) -> int | None:
+  """Of its checkpoints; None where there is none."""
+  names = [path.name for path in workdir.glob('checkpoints/*')]
+  return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
 def read_config(workdir: pathlib.Path | str) -> ml_collections.ConfigDict:
@@ -254,7 +248,7 @@ def fields_of_effect(workdir: pathlib.Path | str) -> dict[str, object]:
     UserError: where there is no run.
   """
   fields = _flat(read_config(workdir).to_dict())
-  return {k: v for k, v in fields.items() if k not in _WITHOUT_EFFECT}
+  return {k: v for k, v in fields.items() if k not in WITHOUT_EFFECT}
 
 
 def evaluation_config(

@@ -17,8 +17,9 @@ import ml_collections
 
 from configs import alexnet
 
-# Epochs of ILSVRC-2012 in Caffe's step size of 100,000 batches.
-_STEP_SIZE = 100_000 * 256 / 1_281_167
+# Epochs of ILSVRC-2012 in Caffe's step size of 100,000 batches; rounded down,
+# for a part of a step counts as a whole one.
+_STEP_SIZE = 100_000 * 256 / 1_281_167 - 1e-9
 
 
 def get_config(data: str = 'imagenet2012') -> ml_collections.ConfigDict:

@@ -19,6 +19,15 @@ import ml_collections
 from alexnet_jax import errors, trained, workdir
 from configs import common
 
+_OF_THE_RUN = (
+  'image_size',
+  'crop_size',
+  'random_crop',
+  'flip',
+  'scale',
+  'color_noise',
+)
+
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """A short run from the weights of another.
@@ -41,7 +50,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   for name in ('batch_size', 'model', 'optimizer'):
     config[name] = stored[name]
   with config.data.ignore_type():  # a scale may be three numbers
-    for name in ('image_size', 'crop_size', 'flip', 'scale', 'color_noise'):
+    for name in _OF_THE_RUN:
       config.data[name] = stored.data[name]
   config.init_from = run
   config.data.name = data

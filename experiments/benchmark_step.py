@@ -185,8 +185,7 @@ def main(argv: list[str]) -> None:
   # To end the workers and remove the files on the way out.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit('terminated'))
   with command_line.one_sentence():
-    if len(argv) > 1:
-      raise errors.UserError(f'{argv[1]!r} is no flag; write --name=value.')
+    command_line.check_no_arguments(argv)
     if not os.access(_TORCH_PYTHON.value, os.X_OK):
       raise errors.UserError(
         f'--torch_python={_TORCH_PYTHON.value} is no program; give the path of '

@@ -23,6 +23,7 @@ from experiments import network_flags
 def main(argv: list[str]) -> None:
   """Writes both; no checkpoint is needed."""
   with command_line.one_sentence():
+    network_flags.refuse('workdir', 'views', 'batch_size', *network_flags.DATA)
     if not argv[1:]:
       raise errors.UserError('no runs; give their workdirs, as DIR DIR.')
     paths = [pathlib.Path(name).expanduser() for name in argv[1:]]

@@ -30,6 +30,7 @@ def _draw(workdirs: list[str]) -> figure.Figure:
 def main(argv: list[str]) -> None:
   """Writes the picture; no checkpoint is needed."""
   with command_line.one_sentence():
+    network_flags.refuse('views', 'batch_size', *network_flags.DATA)
     output = pathlib.Path(network_flags.OUTPUT.value or 'curves.png')
     picture.check_path(output)
     given = [network_flags.WORKDIR.value] if network_flags.WORKDIR.value else []

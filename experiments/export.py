@@ -27,8 +27,8 @@ _NAMES = flags.DEFINE_enum(
 
 
 def _check_flags(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise errors.UserError(f'{argv[1]!r} is no flag; write it as --name=value.')
+  command_line.check_no_arguments(argv)
+  network_flags.refuse('batch_size', *network_flags.DATA)
   for flag in (network_flags.WORKDIR, network_flags.OUTPUT):
     if not flag.value:
       raise errors.UserError(f'--{flag.name} is missing; give a path.')

@@ -98,7 +98,6 @@ def _recipe(origin: pathlib.Path, data: str, workdir: pathlib.Path, seed: int):
   config.seed, config.batch_size = seed, 50
   config.num_epochs = _EPOCHS
   config.schedule.drops = ((0.75 * _EPOCHS, 0.1),)
-  config.log_every_epochs = 10.0
   config.eval_every_epochs = config.checkpoint_every_epochs = 0.0
   return config
 

@@ -54,8 +54,7 @@ _DATA = flags.DEFINE_string(
 
 
 def _check_flags(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise errors.UserError(f'{argv[1]!r} is no flag; write it as --name=value.')
+  command_line.check_no_arguments(argv)
   for flag in (_WEIGHTS, _WORKDIR):
     if not flag.value:
       raise errors.UserError(f'--{flag.name} is missing; give a path.')

@@ -41,6 +41,7 @@ def _text(result: dict[str, object]) -> str:
 
 
 def _check_flags(arguments: list[str]) -> None:
+  network_flags.refuse('output', *network_flags.DATA)
   if not network_flags.WORKDIR.value:
     raise errors.UserError("--workdir is missing; give the run's directory.")
   if not arguments:

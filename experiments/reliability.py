@@ -120,7 +120,8 @@ def _write_table(workdir: pathlib.Path) -> list[dict[str, str]]:
   rows = [row for name in _cases() for row in _read_rows(workdir, name)]
   head = ('what was done', 'outcome', 'what was printed or measured')
   cells = [(row['case'], row['outcome'], row['said']) for row in rows]
-  environment = machine.environment()
+  commits = ', '.join(sorted({row['commit'] for row in rows}))
+  environment = machine.environment() | {'git_commit': commits}
   heading = machine.heading('What runs survive, and refuse', environment)
   text = f'{heading}\n{tables.markdown(head, cells, "lll")}\n'
   (workdir / 'results.md').write_text(text)

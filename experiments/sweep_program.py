@@ -14,6 +14,7 @@ slurm/.
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -143,7 +144,9 @@ def _devices() -> list[dict[str, str]]:
     asked = subprocess.run(
       [sys.executable, '-c', code], capture_output=True, text=True, check=True
     )
-    numbers = [str(i) for i in range(int(asked.stdout))]
+    count, given = int(asked.stdout), os.environ.get('CUDA_VISIBLE_DEVICES')
+    names = given.split(',') if given else map(str, range(count))
+    numbers = list(names)[:count]
   return [{'CUDA_VISIBLE_DEVICES': number} for number in numbers] or [{}]
 
 

@@ -119,6 +119,7 @@ RAW_SHARD = 'validation-00000-of-00001.raw'
     ('raw', 'statistics.npz', _other_statistics),
     ('raw', 'statistics.npz', _flipped),
     ('raw', 'statistics.npz', _no_file),
+    ('raw', 'info.json', lambda content: content[:40]),
   ],
 )
 def test_a_damaged_file_is_named(

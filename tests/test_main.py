@@ -84,14 +84,19 @@ def test_missing_imagenet_says_what_to_get_and_where(monkeypatch, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def _documented(pattern):
+  """What README, configs and main.py say in lines of their own."""
+  paths = [ROOT / 'README.md', ROOT / 'main.py', *ROOT.glob('configs/*.py')]
+  texts = [path.read_text().replace('\\\n', ' ') for path in paths]
+  return sorted(set(re.findall(pattern, '\n'.join(texts), re.MULTILINE)))
+
+
 def _documented_commands():
-  root = pathlib.Path(__file__).parent.parent
-  texts = [(root / 'README.md').read_text()]
-  texts += [path.read_text() for path in root.glob('configs/*.py')]
-  texts += [path.read_text() for path in root.glob('*.py')]
-  joined = '\n'.join(texts).replace('\\\n', ' ')
-  commands = re.findall(r'^ *python main\.py (--.*)$', joined, re.MULTILINE)
-  return sorted({c for c in commands if '/my/' not in c})
+  commands = _documented(r'^ *(?:srun )?python main\.py (--.*)$')
+  return [command for command in commands if '/my/' not in command]
 
 
 @pytest.mark.parametrize('command', _documented_commands())
@@ -99,3 +104,19 @@ def test_documented_commands_parse(monkeypatch, command):
   argv = ['main.py', *shlex.split(command)]
   monkeypatch.setattr('sys.argv', argv)
   assert command_line.parse_flags(argv) == ['main.py']
+
+
+@pytest.mark.parametrize('command', _documented(r'^ *python -m (\S+\..*)$'))
+def test_documented_programs_have_their_flags(command):
+  module, *arguments = shlex.split(command)
+  program = ROOT.joinpath(*module.split('.')).with_suffix('.py').read_text()
+  shared = ('network_flags', 'sweep_program')
+  source = program + ''.join(
+    (ROOT / f'experiments/{name}.py').read_text()
+    for name in shared
+    if name in program
+  )
+  for argument in arguments:
+    name = argument.removeprefix('--').partition('=')[0].partition('.')[0]
+    defined = rf"'(--)?{re.escape(name)}',"
+    assert not argument.startswith('--') or re.search(defined, source), name

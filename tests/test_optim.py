@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from alexnet_jax import errors, optim, train_state
-from configs import alexnet, alexnet_2012, cifar10
+from configs import alexnet, alexnet_2012, bvlc_alexnet, cifar10
 
 TOLERANCE = {'float64': 1e-6, 'float32': 1e-5}
 IMAGENET = 1281167
@@ -216,3 +216,13 @@ def test_epochs_become_steps_in_integers(
   epochs, num_examples, batch_size, steps
 ):
   assert optim.epochs_to_steps(epochs, num_examples, batch_size) == steps
+
+
+def test_caffes_rate_drops_every_100000_steps():
+  config = bvlc_alexnet.get_config()
+  epochs = [epoch for epoch, _ in config.schedule.drops]
+  steps = [
+    optim.epochs_to_steps(epoch, IMAGENET, config.batch_size)
+    for epoch in (*epochs, config.num_epochs)
+  ]
+  assert steps == [100_000, 200_000, 300_000, 400_000, 450_000]

@@ -97,6 +97,17 @@ def test_weights_come_back_with_their_inputs_and_classes(run, tmp_path):
   )
 
 
+def test_weights_for_other_crops_are_refused(run, tmp_path):
+  path = tmp_path / 'a.safetensors'
+  publish.export_weights(run, path, 'caffe')
+  config = run.config.copy_and_resolve_references()
+  config.data.crop_size = run.config.data.crop_size - 1
+  other = pretrained.Architecture(config, np.zeros(3))
+  with pytest.raises(errors.UserError, match='with crops of 28 .* takes 27'):
+    pretrained.import_run(other, path, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
 def test_three_scales_are_fine_tuned_like_one(run, tmp_path):
   path, workdir = tmp_path / 'a.safetensors', tmp_path / 'run'
   config = run.config.copy_and_resolve_references()

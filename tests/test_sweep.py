@@ -133,13 +133,26 @@ def test_stopping_early_starts_no_other_run(tmp_path, monkeypatch):
   assert len(list(tmp_path.glob('runs/*/*/starts'))) < 4
 
 
-def test_other_flags_train_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+  'overrides, starts, reason',
+  [
+    ({}, 'x', ''),
+    # Nothing would be trained or evaluated, and the old numbers reported.
+    ({'num_epochs': 2}, 'x', 'other flags (--config.num_epochs=2); give'),
+    # What no number depends on; main.py says that the run is complete.
+    ({'data.dir': 'elsewhere'}, 'xx', ''),
+  ],
+)
+def test_a_finished_run_keeps_its_flags(
+  tmp_path, monkeypatch, overrides, starts, reason
+):
   (tmp_path / 'main.py').write_text(MAIN)
   monkeypatch.setattr(sweep, '_ROOT', tmp_path)
-  for overrides, starts in (({}, 'x'), ({}, 'x'), ({'num_epochs': 2}, 'xx')):
-    run, *_ = sweep.plan(EXPERIMENT, tmp_path / 'runs', overrides=overrides)
-    sweep.execute(run, {})
-    assert (run.workdir / 'starts').read_text() == starts
+  run, *_ = sweep.plan(EXPERIMENT, tmp_path / 'runs')
+  sweep.execute(run, {})
+  run, *_ = sweep.plan(EXPERIMENT, tmp_path / 'runs', overrides=overrides)
+  assert reason in sweep.execute(run, {}).get('reason', '')
+  assert (run.workdir / 'starts').read_text() == starts
 
 
 def test_devices_are_shared_out(tmp_path, monkeypatch):

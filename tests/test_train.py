@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -257,6 +258,48 @@ def test_runs_older_than_a_field_have_its_default(data_dir, tmp_path):
   assert evaluation.init_from == ''
   assert evaluation.model.lrn.across_towers is False
   train.train_and_evaluate(config, tmp_path)  # it may go on
+
+
+def test_fewer_steps_than_were_made_are_refused(data_dir, tmp_path):
+  config = tiny.get_config(data_dir)
+  config.train_steps = 2
+  train.train_and_evaluate(config, tmp_path)
+  stored = (tmp_path / 'config.json').read_text()
+  config.train_steps = 1
+  with pytest.raises(errors.UserError, match='at step 2 already but .* say 1;'):
+    train.train_and_evaluate(config, tmp_path)
+  assert (tmp_path / 'config.json').read_text() == stored
+
+
+@pytest.mark.parametrize('length', [0, 40])
+@pytest.mark.parametrize(
+  'name', ['config.json', 'data.json', 'preprocessing.npz']
+)
+def test_a_file_that_was_cut_is_named(whole_run, tmp_path, name, length):
+  config, workdir = whole_run
+  shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+  content = (tmp_path / name).read_bytes()
+  (tmp_path / name).write_bytes(content[:length])
+  with pytest.raises(errors.UserError, match=f'{name} is damaged'):
+    train.train_and_evaluate(config, tmp_path)
+
+
+def test_data_of_other_classes_are_refused(whole_run, tmp_path):
+  _, workdir = whole_run
+  shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+  (tmp_path / 'class_names.txt').write_text('one\nanother\na third\n')
+  config = workdir_lib.evaluation_config(tmp_path, {'num_devices': 1})
+  with pytest.raises(errors.UserError, match=f'other classes than {tmp_path}'):
+    evaluate.evaluate_run(config, tmp_path)
+
+
+@pytest.fixture(scope='module')
+def whole_run(data_dir, tmp_path_factory):
+  """A config, and where it was trained to its end."""
+  config, workdir = tiny.get_config(data_dir), tmp_path_factory.mktemp('run')
+  config.train_steps = 1
+  train.train_and_evaluate(config, workdir)
+  return config, workdir
 
 
 def test_preprocessing_of_another_run_is_refused(data_dir, tmp_path):

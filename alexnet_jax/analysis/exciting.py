@@ -15,6 +15,7 @@ from alexnet_jax.data import pipeline, records
 from alexnet_jax.models import alexnet
 
 _TAGS = ('record', 'row', 'column')
+_SPLIT = 'train'
 
 
 class Excited(NamedTuple):
@@ -54,16 +55,15 @@ def find(
   channels: np.ndarray,
   *,
   count: int = 9,
-  split: str = 'train',
   batch_size: int = 128,
 ) -> Excited:
-  """Streams a split by, at most one place of each image for a channel.
+  """Streams training images by, at most one place of each for a channel.
 
   Ties go to the lower record, and in a map to the first place in row order.
 
   Raises:
-    UserError: where layer or split do not exist, or batches do not divide
-      among the devices.
+    UserError: where there is no such layer, or batches do not divide among
+      the devices.
   """
   plan = run.plan
   parallel.check_batch_size(plan, batch_size)
@@ -74,9 +74,9 @@ def find(
   )
   best = ranking.start(plan, len(channels), count, _TAGS)
   stream = features.batches(
-    run, prepared, layer, split, batch_size, features.MAPS
+    run, prepared, layer, _SPLIT, batch_size, features.MAPS
   )
-  total = -(-prepared.num_examples(split) // batch_size)
+  total = -(-prepared.num_examples(_SPLIT) // batch_size)
   bar = tqdm.tqdm(stream, total=total, unit='batch', leave=False)
   found = ranking.fold(plan, step, best, bar)
   places = np.stack([found['row'], found['column']], axis=-1)
@@ -111,7 +111,6 @@ def crops(
   prepared: records.PreparedSet,
   layer: str,
   found: Excited,
-  split: str = 'train',
 ) -> list[list[np.ndarray]]:
   """What each place sees of its image: C lists of [h, w, 3] of uint8.
 
@@ -131,7 +130,7 @@ def crops(
 
   def cut_all(numbers: np.ndarray, places: np.ndarray) -> list[np.ndarray]:
     known = numbers >= 0
-    images = pipeline.read_images(prepared, split, numbers[known])
+    images = pipeline.read_images(prepared, _SPLIT, numbers[known])
     return [cut(*pair) for pair in zip(images, places[known], strict=True)]
 
   return [

@@ -20,6 +20,7 @@ from alexnet_jax.train_state import create_model
 # norms, pools, and dropout's factor), or its maps as computed, before these.
 OUTPUT = 'output'
 MAPS = 'maps'
+_BATCH_SIZE = 64
 
 
 def last_hidden(model: ml_collections.ConfigDict) -> str:
@@ -79,11 +80,10 @@ def extract(
   images: np.ndarray,
   layer: str,
   part: str = OUTPUT,
-  batch_size: int = 64,
 ) -> np.ndarray:
   """The same of any number of images: numpy in, numpy out."""
   extractor, slices = create_extractor(run, layer, part), run.plan.num_slices
-  size = min(len(images), batch_size)
+  size = min(len(images), _BATCH_SIZE)
   size = -(-size // slices) * slices
   made = []
   for start in range(0, len(images), size):

@@ -13,7 +13,6 @@ preparation that was killed goes on after its last whole shard.
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -26,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from alexnet_jax import command_line, errors
+from alexnet_jax import command_line, errors, locks
 from alexnet_jax.data import check, ilsvrc, records, shards, sources
 
 IMAGE_SIZE = 256
@@ -78,11 +77,9 @@ def _only_one(final: pathlib.Path) -> Iterator[None]:
   """Waits until no other process prepares the same set."""
   final.parent.mkdir(parents=True, exist_ok=True)
   with open(final.with_name(f'{final.name}.lock'), 'w') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not locks.take(file, wait=False):
       print(f'Waiting for the process that is preparing {final}.')
-      fcntl.flock(file, fcntl.LOCK_EX)
+      locks.take(file, wait=True)
     yield
 
 

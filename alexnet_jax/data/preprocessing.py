@@ -80,8 +80,13 @@ class Preprocessing:
 
 
 def load(path: pathlib.Path) -> Preprocessing:
-  """Reads `preprocessing.npz`."""
-  with np.load(path) as arrays:
+  """Reads `preprocessing.npz`.
+
+  Raises:
+    UserError: where it is damaged.
+  """
+  remedy = 'put that file back into the workdir'
+  with errors.damage_as_user_error(path, remedy), np.load(path) as arrays:
     return Preprocessing(**arrays)
 
 

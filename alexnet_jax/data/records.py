@@ -225,7 +225,9 @@ def open_prepared(data_dir: str, name: str) -> PreparedSet | None:
   path = directory / 'info.json'
   if not path.is_file():
     return None
-  info = json.loads(path.read_text())
+  remedy = 'remove the directory and prepare the set again'
+  with errors.damage_as_user_error(path, remedy):
+    info = json.loads(path.read_text())
   if 'shards' not in info:
     raise errors.UserError(
       f'{directory} was prepared by an older version of this project; remove '

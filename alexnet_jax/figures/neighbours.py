@@ -60,7 +60,6 @@ def draw(
   prepared: records.PreparedSet,
   queries: Queries,
   found: retrieval.Neighbours,
-  split: str = 'train',
 ) -> figure.Figure:
   """A row for each query: itself, and its neighbours, nearest first.
 
@@ -70,17 +69,16 @@ def draw(
     run: the network.
     prepared: the data.
     queries: what was looked for.
-    found: of `retrieval.nearest`.
-    split: where.
+    found: of `retrieval.nearest`, among the training images.
   """
   rows, columns = found.records.shape
   grid = _grid(rows, columns)
-  labels = prepared.open_split(split).labels
+  labels = prepared.open_split('train').labels
   for row, numbers in enumerate(found.records):
     name, own = queries.names[row], queries.labels[row]
     _place(grid[row, 0], queries.images[row], name, fontweight='bold')
     known = numbers[numbers >= 0]
-    images = pipeline.read_images(prepared, split, known)
+    images = pipeline.read_images(prepared, 'train', known)
     for column, image in enumerate(images):
       label = labels[known[column]]
       colour = picture.WRONG if own not in (-1, label) else 'black'

@@ -9,7 +9,6 @@ skips what is finished and goes on with the rest.
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
@@ -17,10 +16,11 @@ import queue
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from alexnet_jax import errors
+from alexnet_jax import errors, locks
 from alexnet_jax import rows as rows_lib
+from alexnet_jax import workdir as workdir_lib
 
 Overrides = Mapping[str, object]
 Rows = Sequence[rows_lib.Row]
@@ -184,7 +184,7 @@ def execute(run: Run, environment: Mapping[str, str]) -> Result:
   with _locked(run.workdir) as lock:
     if is_finished(run):
       return outcome(run)
-    reason = _train(run, environment, lock)
+    reason = _difference(run) or _train(run, environment, lock)
     if not reason:
       (run.workdir / _FINISHED).write_text(json.dumps(run.flags) + '\n')
   return outcome(run, reason)
@@ -207,11 +207,36 @@ def outcome(run: Run, reason: str = '') -> Result:
 
 def is_finished(run: Run) -> bool:
   """Whether it was trained to its end, with the same flags."""
-  path = run.workdir / _FINISHED
+  return _finished_flags(run) == list(run.flags)
+
+
+def _finished_flags(run: Run) -> list[str] | None:
+  """Those with which it was trained to its end, if it was."""
   try:
-    return json.loads(path.read_text()) == list(run.flags)
+    return json.loads((run.workdir / _FINISHED).read_text())
   except (OSError, ValueError):
-    return False
+    return None
+
+
+def _difference(run: Run) -> str:
+  """Why a run that has ended is not what is asked for; '' where it may be."""
+  finished = _finished_flags(run)
+  changed = finished and _of_effect(finished) ^ _of_effect(run.flags)
+  if not changed:
+    return ''
+  told = ', '.join(sorted(changed))
+  return f'finished with other flags ({told}); give a new --workdir'
+
+
+def _of_effect(flags: Iterable[str]) -> set[str]:
+  """Without what no result depends on, such as places."""
+  return {
+    flag
+    for flag in flags
+    if not flag.startswith('--workdir=')
+    and flag.partition('=')[0].removeprefix('--config.')
+    not in workdir_lib.WITHOUT_EFFECT
+  }
 
 
 @contextlib.contextmanager
@@ -222,7 +247,7 @@ def _locked(workdir: pathlib.Path) -> Iterator[int]:
   sweep is waited for.
   """
   with (workdir / 'lock').open('w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
+    locks.take(file, wait=True)
     yield file.fileno()
 
 

@@ -8,6 +8,7 @@ torchvision interpolates linearly, Caffe's scripts squeeze them into a square.
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -59,7 +60,7 @@ def import_run(
   """Writes a workdir that evaluates and predicts like any run, at step 0.
 
   What is not given is taken from the file's metadata, where it is one that
-  `publish` has written, and else from the architecture.
+  `publish` has written, and else from the architecture; crops must be alike.
 
   Args:
     architecture: what the weights belong to.
@@ -82,6 +83,7 @@ def import_run(
   if 'scale' in told:
     with config.data.ignore_type():
       config.data.scale = told['scale']
+  _check_crop_size(weights, told, config.data.crop_size)
   order = channel_order or told.get('channel_order')
   params = _convert(config, arrays, order or architecture.channel_order)
   names = names or told.get('class_names')
@@ -104,6 +106,17 @@ def _check_unused(workdir: pathlib.Path) -> None:
   if workdir.exists() and any(workdir.iterdir()):
     raise errors.UserError(
       f'workdir={workdir} is in use; give a new directory.'
+    )
+
+
+def _check_crop_size(
+  weights: pathlib.Path, told: dict[str, Any], crop_size: int
+) -> None:
+  if told.get('crop_size', crop_size) != crop_size:
+    raise errors.UserError(
+      f'weights={weights} were trained with crops of {told["crop_size"]} '
+      f'pixels but the architecture takes {crop_size}; give the architecture '
+      'that they were exported from.'
     )
 
 

@@ -1,7 +1,8 @@
 """Rates that explode, and data that are not what they say.
 
 Pictures are bytes, so that no batch has other numbers than 0 to 255; pictures
-of another size and class names that do not fit are in tests/test_pipeline.py.
+of another size are in tests/test_pipeline.py, and classes of another data set
+in tests/test_train.py.
 """
 
 import json
