@@ -119,15 +119,19 @@ class Run:
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
   def usage(self) -> tuple[int, int, float]:
-    """Open files, resident bytes, and CPU seconds so far (Linux)."""
+    """Open files, bytes of memory, and CPU seconds so far (Linux).
+
+    Memory is what is resident without pages of files, such as libraries, which
+    come and go with what else the machine does.
+    """
     process = pathlib.Path('/proc') / str(self._process.pid)
     files = len(list((process / 'fd').iterdir()))
-    pages = int((process / 'statm').read_text().split()[1])
+    _, resident, shared, *_ = (process / 'statm').read_text().split()
     # The name, in brackets, may hold spaces.
     fields = (process / 'stat').read_text().rpartition(')')[2].split()
     ticks = int(fields[11]) + int(fields[12])
     size, rate = os.sysconf('SC_PAGE_SIZE'), os.sysconf('SC_CLK_TCK')
-    return files, pages * size, ticks / rate
+    return files, (int(resident) - int(shared)) * size, ticks / rate
 
   def saved(self) -> list[int]:
     """Steps of its checkpoints."""
