@@ -27,7 +27,9 @@ from alexnet_jax import command_line, errors
 from alexnet_jax import workdir as workdir_lib
 from alexnet_jax.figures import picture
 from alexnet_jax.sweeps import slurm, sweep, sweep_results
+from experiments.benchmarking import machine
 
+_OF_THE_MACHINE = ('command', 'cpu', 'cores', 'memory_gib', 'gpu')
 _FLAGS = flags.FLAGS
 
 
@@ -120,7 +122,10 @@ def write_results(
   (directory / 'results.jsonl').write_text(''.join(lines))
   (directory / 'results.md').write_text(text)
   picture.write(chart, directory / 'plot.png')
-  workdir_lib.write_environment(directory)
+  about = machine.environment()
+  workdir_lib.write_environment(
+    directory, {name: about[name] for name in _OF_THE_MACHINE}
+  )
 
 
 def run(experiment: sweep.Experiment) -> None:

@@ -82,6 +82,6 @@ def _cpu() -> str:
 
 def _command() -> str:
   """The command line, with paths cut down to their names."""
-  module, *flags = sys.orig_argv[sys.orig_argv.index('-m') + 1 :]
-  flags = [re.sub(r'(?<=[=:,])\S*/(?=\S)', '.../', flag) for flag in flags]
-  return ' '.join(['python -m', module, *flags])
+  _, *arguments = sys.orig_argv
+  cut = [re.sub(r'(?<=[=:,])\S*/(?=\S)', '.../', text) for text in arguments]
+  return ' '.join(['python', *cut])
