@@ -1,8 +1,9 @@
 """Memory, speed and open files of a run that trains and evaluates for long.
 
-Each checkpoint leaves some 40 KB in memory, whatever the network's size:
-tensorstore 0.1.86 keeps 273 bytes of each `Spec.to_json()`, which orbax calls
-several times an array. Steps and evaluations leave nothing.
+Memory is judged by what is in use, see `watched`. Each checkpoint leaves some
+40 KB, whatever the network's size: tensorstore 0.1.86 keeps 273 bytes of each
+`Spec.to_json()`, which orbax calls several times an array. Steps and
+evaluations leave nothing.
 """
 
 import pathlib
@@ -36,20 +37,29 @@ def soak(workdir: pathlib.Path, minutes: float) -> Iterator[trial.Row]:
     minutes: how long.
   """
   case = f'{minutes:g} minutes of training and evaluation'
-  run = trial.Run(workdir / 'soak', 10**7, _FLAGS)
+  in_use = workdir / 'in_use.txt'
+  workdir.mkdir()
+  run = trial.Run(
+    workdir / 'soak',
+    10**7,
+    _FLAGS,
+    {'PYTHONMALLOC': 'malloc'},  # its own allocator would keep things unseen
+    program=('-m', 'experiments.faults.watched', str(in_use)),
+  )
   run.wait_for(trial.Run.is_training)
-  samples = []  # (seconds, steps, files, bytes, CPU seconds)
+  samples = []  # (seconds, steps, bytes in use, files, bytes, CPU seconds)
   began = time.monotonic()
   while (seconds := time.monotonic() - began) < 60 * minutes and run.is_alive():
     if logged := rows.parse(run.workdir / 'metrics.jsonl'):
-      samples.append((seconds, logged[-1]['step'], *run.usage()))
+      used = int(in_use.read_text())
+      samples.append((seconds, logged[-1]['step'], used, *run.usage()))
     time.sleep(_EVERY)
   run.send(signal.SIGTERM)
   if run.wait() != 128 + signal.SIGTERM:
     yield trial.Row(case, trial.WRONG, f'ended early: "{run.last_line()}"')
     return
   samples = np.array(samples)
-  header = 'seconds,steps,files,bytes,cpu_seconds'
+  header = 'seconds,steps,in_use,files,resident,cpu_seconds'
   path = workdir / 'samples.csv'
   np.savetxt(path, samples, '%.10g', ',', header=header, comments='')
   yield _row(case, samples)
@@ -62,20 +72,23 @@ def _row(case: str, samples: np.ndarray) -> trial.Row:
   programs disturb less, and judged by the latter.
   """
   late = samples[samples[:, 0] > _WARM_UP * samples[-1, 0]]
-  seconds, steps, files, memory, cpu = late.T
-  growth = np.polyfit(seconds / 3600, memory, 1)[0]
-  more_files = np.polyfit(seconds / 3600, files, 1)[0]
+  seconds, steps, in_use, files, resident, cpu = late.T
+
+  def growth(values: np.ndarray) -> float:
+    return np.polyfit(seconds / 3600, values, 1)[0]
+
   by_clock, by_cpu = (_second_half(steps, time) for time in (seconds, cpu))
   fine = (
-    growth < _MOST_MEMORY * memory.mean()
-    and more_files < 1
+    growth(in_use) < _MOST_MEMORY * in_use.mean()
+    and growth(files) < 1
     and by_cpu > _LEAST_SPEED
   )
   said = (
-    f'{steps[-1]:.0f} steps; {memory.mean() / 2**20:.0f} MiB, '
-    f'{growth / 2**20:+.1f} MiB an hour; {files.mean():.0f} open files, '
-    f'{more_files:+.2f} an hour; steps of the second half over the first: '
-    f'{by_clock:.3f} a second, {by_cpu:.3f} a CPU second'
+    f'{steps[-1]:.0f} steps; {in_use.mean() / 2**20:.0f} MiB in use, '
+    f'{growth(in_use) / 2**20:+.1f} an hour; {resident.mean() / 2**20:.0f} '
+    f'resident, {growth(resident) / 2**20:+.1f} an hour; {files.mean():.0f} '
+    f'open files, {growth(files):+.2f} an hour; steps of the second half over '
+    f'the first: {by_clock:.3f} a second, {by_cpu:.3f} a CPU second'
   )
   return trial.Row(case, trial.SURVIVED if fine else trial.WRONG, said)
 

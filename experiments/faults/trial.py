@@ -56,6 +56,7 @@ class Run:
     flags: more of them.
     environment: variables on top of this process's.
     prefix: a command that runs it.
+    program: in place of main.py, for python.
   """
 
   def __init__(
@@ -65,6 +66,7 @@ class Run:
     flags: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     prefix: Sequence[str] = (),
+    program: Sequence[str] = ('main.py',),
   ):
     self.workdir = directory / 'run'
     self._began = time.time()
@@ -73,7 +75,7 @@ class Run:
     # Beside it: the directory may be a disk that is full.
     name = f'{directory.name}-{time.monotonic_ns()}.txt'
     self._log = directory.parent / name
-    command = [*prefix, sys.executable, 'main.py', *_FLAGS]
+    command = [*prefix, sys.executable, *program, *_FLAGS]
     command += [f'--workdir={self.workdir}', f'--config.data.dir={self._data}']
     command += [f'--config.train_steps={steps}', *flags]
     with self._log.open('w') as log:
@@ -119,10 +121,9 @@ class Run:
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
   def usage(self) -> tuple[int, int, float]:
-    """Open files, bytes of memory, and CPU seconds so far (Linux).
+    """Open files, resident bytes, and CPU seconds so far (Linux).
 
-    Memory is what is resident without pages of files, such as libraries, which
-    come and go with what else the machine does.
+    Pages of files, such as libraries, come and go and do not count.
     """
     process = pathlib.Path('/proc') / str(self._process.pid)
     files = len(list((process / 'fd').iterdir()))
