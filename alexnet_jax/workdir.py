@@ -25,7 +25,7 @@ from alexnet_jax.data import prepare, preprocessing, records
 from configs import common
 
 # What no result depends on, but for rounding.
-WITHOUT_EFFECT = (
+_WITHOUT_EFFECT = (
   'checkpoint_every_epochs',
   'checkpoint_every_steps',
   'keep_checkpoints',
@@ -40,7 +40,7 @@ WITHOUT_EFFECT = (
   'eval.step',
 )
 # What a resumed run may change (and all that ends in _every_...).
-_RESUMABLE = (*WITHOUT_EFFECT, 'num_epochs', 'train_steps')
+RESUMABLE = (*_WITHOUT_EFFECT, 'num_epochs', 'train_steps')
 # What --mode=eval may be given.
 _EVALUABLE = (
   'batch_size',
@@ -69,7 +69,7 @@ def _flat(config: dict) -> dict[str, object]:
 
 def _may_change(name: str) -> bool:
   every = '_every_' in name
-  return every or name in _RESUMABLE or name.startswith('eval.')
+  return every or name in RESUMABLE or name.startswith('eval.')
 
 
 def _check_same(stored: dict, config: ml_collections.ConfigDict) -> None:
@@ -248,7 +248,7 @@ def fields_of_effect(workdir: pathlib.Path | str) -> dict[str, object]:
     UserError: where there is no run.
   """
   fields = _flat(read_config(workdir).to_dict())
-  return {k: v for k, v in fields.items() if k not in WITHOUT_EFFECT}
+  return {k: v for k, v in fields.items() if k not in _WITHOUT_EFFECT}
 
 
 def evaluation_config(

@@ -137,8 +137,10 @@ def test_stopping_early_starts_no_other_run(tmp_path, monkeypatch):
   'overrides, starts, reason',
   [
     ({}, 'x', ''),
-    # Nothing would be trained or evaluated, and the old numbers reported.
-    ({'num_epochs': 2}, 'x', 'other flags (--config.num_epochs=2); give'),
+    # Nothing would be evaluated anew, and the old numbers reported.
+    ({'eval.views': 1}, 'x', 'other flags (--config.eval.views=1); give'),
+    # main.py trains on, or refuses.
+    ({'num_epochs': 2}, 'xx', ''),
     # What no number depends on; main.py says that the run is complete.
     ({'data.dir': 'elsewhere'}, 'xx', ''),
   ],

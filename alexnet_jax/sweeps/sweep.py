@@ -229,13 +229,13 @@ def _difference(run: Run) -> str:
 
 
 def _of_effect(flags: Iterable[str]) -> set[str]:
-  """Without what no result depends on, such as places."""
+  """Without what main.py sees to itself: places, and how long to train."""
   return {
     flag
     for flag in flags
     if not flag.startswith('--workdir=')
     and flag.partition('=')[0].removeprefix('--config.')
-    not in workdir_lib.WITHOUT_EFFECT
+    not in workdir_lib.RESUMABLE
   }
 
 
