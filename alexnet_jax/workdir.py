@@ -20,36 +20,10 @@ import ml_collections
 import tensorflow as tf
 from flax import traverse_util
 
-from alexnet_jax import errors, git, hosts, locks
+from alexnet_jax import config_fields, errors, git, hosts, locks
 from alexnet_jax.data import prepare, preprocessing, records
 from configs import common
 
-# What no result depends on, but for rounding.
-_WITHOUT_EFFECT = (
-  'checkpoint_every_epochs',
-  'checkpoint_every_steps',
-  'keep_checkpoints',
-  'num_devices',
-  'profile_steps',
-  'checks',
-  'data.dir',
-  'data.tfds_dir',
-  'data.manual_dir',
-  'data.workers',
-  'eval.split',
-  'eval.step',
-)
-# What a resumed run may change (and all that ends in _every_...).
-RESUMABLE = (*_WITHOUT_EFFECT, 'num_epochs', 'train_steps')
-# What --mode=eval may be given.
-_EVALUABLE = (
-  'batch_size',
-  'num_devices',
-  'data.dir',
-  'data.tfds_dir',
-  'data.manual_dir',
-  'data.workers',
-)
 _PACKAGES = (
   'jax',
   'jaxlib',
@@ -67,17 +41,12 @@ def _flat(config: dict) -> dict[str, object]:
   return traverse_util.flatten_dict(config, sep='.')
 
 
-def _may_change(name: str) -> bool:
-  every = '_every_' in name
-  return every or name in RESUMABLE or name.startswith('eval.')
-
-
 def _check_same(stored: dict, config: ml_collections.ConfigDict) -> None:
   old, new = _flat(stored), _flat(json.loads(config.to_json()))
   changed = [
     f'{name}: {old.get(name)!r} -> {new.get(name)!r}'
     for name in sorted(old.keys() | new.keys())
-    if old.get(name) != new.get(name) and not _may_change(name)
+    if old.get(name) != new.get(name) and not config_fields.is_resumable(name)
   ]
   if changed:
     raise errors.UserError(
@@ -248,7 +217,9 @@ def fields_of_effect(workdir: pathlib.Path | str) -> dict[str, object]:
     UserError: where there is no run.
   """
   fields = _flat(read_config(workdir).to_dict())
-  return {k: v for k, v in fields.items() if k not in _WITHOUT_EFFECT}
+  return {
+    k: v for k, v in fields.items() if k not in config_fields.WITHOUT_EFFECT
+  }
 
 
 def evaluation_config(
@@ -268,11 +239,11 @@ def evaluation_config(
   config.data.workers = 0
   config.profile_steps = 0
   for name, value in overrides.items():
-    if name not in _EVALUABLE and not name.startswith('eval.'):
+    if not config_fields.is_evaluable(name):
       raise errors.UserError(
         f'--config.{name}={value} has no place in --mode=eval, which takes '
-        f'the model from the workdir; only eval.* and {", ".join(_EVALUABLE)} '
-        'may be given.'
+        'the model from the workdir; only eval.* and '
+        f'{", ".join(config_fields.OF_EVALUATION)} may be given.'
       )
     config.update_from_flattened_dict({name: value})
   return config

@@ -18,9 +18,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from alexnet_jax import errors, locks
+from alexnet_jax import config_fields, errors, locks
 from alexnet_jax import rows as rows_lib
-from alexnet_jax import workdir as workdir_lib
 
 Overrides = Mapping[str, object]
 Rows = Sequence[rows_lib.Row]
@@ -230,13 +229,12 @@ def _difference(run: Run) -> str:
 
 def _of_effect(flags: Iterable[str]) -> set[str]:
   """Without what main.py sees to itself: places, and how long to train."""
-  return {
-    flag
-    for flag in flags
-    if not flag.startswith('--workdir=')
-    and flag.partition('=')[0].removeprefix('--config.')
-    not in workdir_lib.RESUMABLE
-  }
+
+  def has_effect(flag: str) -> bool:
+    name, _, _ = flag.removeprefix('--config.').partition('=')
+    return name != '--workdir' and not config_fields.changes_nothing_done(name)
+
+  return set(filter(has_effect, flags))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,47 @@
+"""Which fields of a config may change, and when."""
+
+# What no result depends on, but for rounding.
+WITHOUT_EFFECT = (
+  'checkpoint_every_epochs',
+  'checkpoint_every_steps',
+  'keep_checkpoints',
+  'num_devices',
+  'profile_steps',
+  'checks',
+  'data.dir',
+  'data.tfds_dir',
+  'data.manual_dir',
+  'data.workers',
+  'eval.split',
+  'eval.step',
+)
+_LENGTHS = ('num_epochs', 'train_steps')
+# What --mode=eval may be given, beside all of `eval`.
+OF_EVALUATION = (
+  'batch_size',
+  'num_devices',
+  'data.dir',
+  'data.tfds_dir',
+  'data.manual_dir',
+  'data.workers',
+)
+
+
+def changes_nothing_done(name: str) -> bool:
+  """Whether a run that has ended is, with another value, still what it was.
+
+  Args:
+    name: as 'data.dir'.
+  """
+  return name in (*WITHOUT_EFFECT, *_LENGTHS)
+
+
+def is_resumable(name: str) -> bool:
+  """Whether a resumed run may have another value."""
+  is_later = '_every_' in name or name.startswith('eval.')
+  return is_later or changes_nothing_done(name)
+
+
+def is_evaluable(name: str) -> bool:
+  """Whether --mode=eval may be given a value."""
+  return name in OF_EVALUATION or name.startswith('eval.')
