@@ -14,12 +14,12 @@ VIEWS = flags.DEFINE_enum(
 BATCH_SIZE = flags.DEFINE_integer(
   'batch_size', 128, 'Pictures at a time.', lower_bound=1
 )
-DATA = ('data_dir', 'tfds_dir', 'manual_dir')
 _DATA = {
   'data.dir': flags.DEFINE_string('data_dir', None, 'Root of prepared sets.'),
   'data.tfds_dir': flags.DEFINE_string('tfds_dir', None, 'TFDS data_dir.'),
   'data.manual_dir': flags.DEFINE_string('manual_dir', None, 'ILSVRC tars.'),
 }
+DATA = tuple(flag.name for flag in _DATA.values())
 
 
 def refuse(*names: str) -> None:
