@@ -7,7 +7,8 @@ import pathlib
 import time
 from collections.abc import Iterator, Sequence
 
-from flax.metrics import tensorboard
+import numpy as np
+import tensorflow as tf
 
 from alexnet_jax import hosts
 from alexnet_jax import rows as rows_lib
@@ -35,7 +36,7 @@ class MetricsWriter:
     self._last_rows = list(rows or ())
     self._keep(step if rows is None else step - 1)
     self._file = self._path.open('a')
-    self._tensorboard = tensorboard.SummaryWriter(str(workdir))
+    self._tensorboard = tf.summary.create_file_writer(str(workdir))
 
   def _keep(self, last_step: int) -> None:
     """Rows up to that step, and those that were given."""
@@ -62,9 +63,11 @@ class MetricsWriter:
     self._last_rows = [*self.rows(step), row]
     self._file.write(json.dumps(row) + '\n')
     self._file.flush()
-    for name, value in (values | timing).items():
-      self._tensorboard.scalar(f'{split}/{name}', value, step)
-    self._tensorboard.flush()
+    # NumPy's numbers, for TensorFlow keeps each Python number that it turns
+    # into a tensor.
+    with self._tensorboard.as_default(np.int64(step)):
+      for name, value in (values | timing).items():
+        tf.summary.scalar(f'{split}/{name}', np.float32(value))
 
   def __enter__(self) -> 'MetricsWriter':
     return self

@@ -6,6 +6,8 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing import event_accumulator
 
 from alexnet_jax import metrics, metrics_log
 
@@ -124,3 +126,15 @@ def test_writer_begins_a_file(tmp_path):
     # What a killed run has logged is on disk.
     row = json.loads((tmp_path / 'metrics.jsonl').read_text())
   assert (row['step'], row['loss']) == (1, 0.25)
+
+
+def test_tensorboard_shows_the_same_numbers(tmp_path):
+  with metrics_log.MetricsWriter(tmp_path, 0, ()) as writer:
+    writer.write(3, 0.5, 'train', {'loss': 0.25}, {'seconds': 2.0})
+    writer.write(7, 1.5, 'train', {'loss': 0.125}, {'seconds': 4.0})
+    # What a killed run has logged is on disk.
+    shown = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
+  for name, values in (('loss', [0.25, 0.125]), ('seconds', [2.0, 4.0])):
+    points = shown.Tensors(f'train/{name}')
+    assert [point.step for point in points] == [3, 7]
+    assert [tf.make_ndarray(point.tensor_proto) for point in points] == values

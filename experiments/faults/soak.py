@@ -2,8 +2,8 @@
 
 Memory is judged by what is in use, see `watched`. Each checkpoint leaves some
 40 KB, whatever the network's size: tensorstore 0.1.86 keeps 273 bytes of each
-`Spec.to_json()`, which orbax calls several times an array. Evaluations leave
-nothing. Each row of metrics leaves 2.1 KB in `metrics_log.MetricsWriter`.
+`Spec.to_json()`, which orbax calls several times an array. Steps, evaluations
+and rows of metrics leave nothing.
 """
 
 import pathlib
