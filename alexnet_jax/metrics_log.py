@@ -1,7 +1,6 @@
 """Where a run's metrics are written, and the clock of their speed."""
 
 import contextlib
-import json
 import os
 import pathlib
 import time
@@ -45,7 +44,7 @@ class MetricsWriter:
     rows = [*kept, *self._last_rows]
     losses = [row.get('loss') for row in rows if row['split'] == 'train']
     self.last_loss = losses[-1] if losses else None
-    new.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    new.write_text(rows_lib.dump(rows))
     os.replace(new, self._path)
 
   def rows(self, step: int) -> list[dict]:
@@ -61,7 +60,7 @@ class MetricsWriter:
     if split == 'train':
       self.last_loss = values['loss']
     self._last_rows = [*self.rows(step), row]
-    self._file.write(json.dumps(row) + '\n')
+    self._file.write(rows_lib.dump([row]))
     self._file.flush()
     # NumPy's numbers, for TensorFlow keeps each Python number that it turns
     # into a tensor.

@@ -1,7 +1,8 @@
-"""Reads metrics.jsonl."""
+"""JSON lines: of metrics.jsonl, and of results."""
 
 import json
 import pathlib
+from collections.abc import Iterable, Mapping
 
 from alexnet_jax import errors
 
@@ -30,6 +31,11 @@ def parse(path: pathlib.Path) -> list[Row]:
   # A run that trains, or was cut off, may leave a last line without its end.
   lines = [x for x in text.splitlines(keepends=True) if x.endswith('\n')]
   return [_parse_line(path, line) for line in lines]
+
+
+def dump(rows: Iterable[Mapping[str, object]]) -> str:
+  """The text of a file of rows."""
+  return ''.join(json.dumps(row) + '\n' for row in rows)
 
 
 def _parse_line(path: pathlib.Path, line: str) -> Row:

@@ -13,14 +13,14 @@ import json
 import os
 import pathlib
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import jax
 import ml_collections
 import tensorflow as tf
 from flax import traverse_util
 
-from alexnet_jax import config_fields, errors, git, hosts, locks
+from alexnet_jax import config_fields, errors, git, hardware, hosts, locks
 from alexnet_jax.data import prepare, preprocessing, records
 from configs import common
 
@@ -139,17 +139,12 @@ def write_config(
   config: ml_collections.ConfigDict,
   about: dict[str, object],
 ) -> None:
-  """Writes environment.json, with `about`, and last the config."""
-  write_environment(workdir, about)
+  """Writes environment.json, with what else there is to say `about` a run.
+
+  Last, the config.
+  """
+  _write_json(workdir / 'environment.json', environment() | about)
   _write_json(workdir / 'config.json', json.loads(config.to_json()))
-
-
-def write_environment(
-  directory: pathlib.Path, about: Mapping[str, object] | None = None
-) -> None:
-  """Writes environment.json, with what else there is to say `about` a run."""
-  told = environment() | (about or {})
-  _write_json(directory / 'environment.json', told)
 
 
 def _write_json(path: pathlib.Path, value: dict) -> None:
@@ -250,10 +245,11 @@ def evaluation_config(
 
 
 def environment() -> dict[str, object]:
-  """Versions, devices and commit that this process runs with."""
+  """Versions, machine, devices and commit that this process runs with."""
   return {
     'python': platform.python_version(),
     'platform': platform.platform(),
+    **hardware.describe(),
     'packages': {
       **{name: importlib.metadata.version(name) for name in _PACKAGES},
       'tensorflow': tf.__version__,  # of either of its distributions

@@ -18,18 +18,17 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from absl import app, flags, logging
 from matplotlib import figure
 
 from alexnet_jax import command_line, errors
-from alexnet_jax import workdir as workdir_lib
+from alexnet_jax import rows as rows_lib
 from alexnet_jax.figures import picture
 from alexnet_jax.sweeps import slurm, sweep, sweep_results
 from experiments.benchmarking import machine
 
-_OF_THE_MACHINE = ('command', 'cpu', 'cores', 'memory_gib', 'gpu')
 _FLAGS = flags.FLAGS
 
 
@@ -108,7 +107,10 @@ def execute_all(runs: Sequence[sweep.Run]) -> Iterator[sweep.Result]:
 
 
 def write_results(
-  rows: Sequence[Mapping[str, object]], text: str, chart: figure.Figure
+  rows: Iterable[Mapping[str, object]],
+  text: str,
+  chart: figure.Figure,
+  runs: Iterable[pathlib.Path],
 ) -> None:
   """Writes what was found to the workdir, and where.
 
@@ -116,16 +118,30 @@ def write_results(
     rows: for results.jsonl.
     text: for results.md.
     chart: for plot.png.
+    runs: workdirs, for environment.json.
   """
   directory = workdir()
-  lines = [json.dumps(row) + '\n' for row in rows]
-  (directory / 'results.jsonl').write_text(''.join(lines))
+  (directory / 'results.jsonl').write_text(rows_lib.dump(rows))
   (directory / 'results.md').write_text(text)
   picture.write(chart, directory / 'plot.png')
-  about = machine.environment()
-  workdir_lib.write_environment(
-    directory, {name: about[name] for name in _OF_THE_MACHINE}
-  )
+  about = json.dumps(_environment(runs), indent=2)
+  (directory / 'environment.json').write_text(about + '\n')
+
+
+def _environment(runs: Iterable[pathlib.Path]) -> dict[str, object]:
+  """Where the last one ran, and the commits of all.
+
+  Not this process's, which may be elsewhere, and must leave the GPUs to them.
+  """
+  paths = [run / 'environment.json' for run in runs]
+  found = [json.loads(path.read_text()) for path in paths if path.exists()]
+  commits = sorted({str(about['git_commit']) for about in found})
+  last = found[-1] if found else {}
+  return {
+    **last,
+    'git_commit': ', '.join(commits),
+    'command': machine.command(),
+  }
 
 
 def run(experiment: sweep.Experiment) -> None:
@@ -147,8 +163,11 @@ def _devices() -> list[dict[str, str]]:
   if not numbers:
     code = 'import jax; print(sum(d.platform == "gpu" for d in jax.devices()))'
     asked = subprocess.run(
-      [sys.executable, '-c', code], capture_output=True, text=True, check=True
+      [sys.executable, '-c', code], capture_output=True, text=True, check=False
     )
+    if asked.returncode:
+      *_, last = asked.stderr.splitlines() or ['no message']
+      raise errors.UserError(f'JAX finds no devices here ({last}).')
     count, given = int(asked.stdout), os.environ.get('CUDA_VISIBLE_DEVICES')
     names = given.split(',') if given else map(str, range(count))
     numbers = list(names)[:count]
@@ -165,23 +184,26 @@ def _check_flags(argv: list[str], experiment: sweep.Experiment) -> None:
       )
 
 
-def _execute(
-  experiment: sweep.Experiment, runs: list[sweep.Run]
-) -> list[sweep.Result]:
+def _execute(runs: list[sweep.Run]) -> list[sweep.Result]:
   """What all runs gave, in their order."""
   by_name = {(run.variant, run.seed): run for run in runs}
   results = {}
   for result in execute_all(runs):
     name = (result['variant'], result['seed'])
-    results[name] = sweep.measure(experiment, by_name[name], result)
+    results[name] = sweep.measure(by_name[name], result)
     print(json.dumps(results[name]), flush=True)
   return [results[name] for name in by_name]
 
 
-def _write(experiment: sweep.Experiment, results: list[sweep.Result]) -> str:
+def _write(
+  experiment: sweep.Experiment,
+  runs: list[sweep.Run],
+  results: list[sweep.Result],
+) -> str:
   table = sweep_results.rows(experiment, results)
   text = sweep_results.markdown(experiment, table, _FLAGS.data)
-  write_results(results, text, sweep_results.draw(experiment, table))
+  directories = [run.workdir for run in runs]
+  write_results(results, text, sweep_results.draw(table), directories)
   return text
 
 
@@ -200,6 +222,6 @@ def _main(experiment: sweep.Experiment, argv: list[str]) -> None:
       seeds=seeds(),
       overrides=overrides(),
     )
-    results = _execute(experiment, runs)
-    print(_write(experiment, results))
+    results = _execute(runs)
+    print(_write(experiment, runs, results))
   sys.exit(any(result['status'] == 'failed' for result in results))

@@ -76,9 +76,7 @@ def _count_rows(root):
 
 def _table(root):
   runs = sweep.plan(EXPERIMENT, root / 'runs')
-  results = [
-    sweep.measure(EXPERIMENT, run, sweep.execute(run, {})) for run in runs
-  ]
+  results = [sweep.measure(run, sweep.execute(run, {})) for run in runs]
   table = sweep_results.rows(EXPERIMENT, results)
   return sweep_results.markdown(EXPERIMENT, table, '')
 
@@ -208,6 +206,32 @@ def test_means_and_spreads():
 def test_unknown_data_are_refused(tmp_path):
   with pytest.raises(errors.UserError, match='recipes for imagenet2012'):
     sweep.plan(EXPERIMENT, tmp_path, data='cifar10')
+
+
+@pytest.mark.parametrize('field', ['seed', 'variant'])
+def test_what_a_variant_is_cannot_be_undone(tmp_path, field):
+  with pytest.raises(errors.UserError, match=f'--set={field}=7 would undo'):
+    sweep.plan(EXPERIMENT, tmp_path, overrides={field: '7'})
+
+
+@pytest.mark.parametrize(
+  'logged, reason',
+  [
+    ('', 'has no metrics yet'),
+    ('{"step": 3, "split": "train"}\n', 'ended without a validation'),
+    ('{"step"\n', 'a line that is no row'),
+  ],
+)
+def test_a_run_without_a_result_has_failed(tmp_path, logged, reason):
+  run, *_ = sweep.plan(EXPERIMENT, tmp_path, seeds=[0])
+  run.workdir.mkdir(parents=True)
+  (run.workdir / 'metrics.jsonl').write_text(logged)
+  measured = sweep.measure(run, sweep.outcome(run))
+  assert measured['status'] == 'failed' and reason in measured['reason']
+  # The table has what there is, and says the rest.
+  row, *_ = table = sweep_results.rows(EXPERIMENT, [measured])
+  assert not row.values and reason in row.failures[0]
+  assert 'nan' not in sweep_results.markdown(EXPERIMENT, table, '')
 
 
 def _config(run, monkeypatch):

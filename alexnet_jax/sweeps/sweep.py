@@ -1,9 +1,10 @@
 """Experiments as data, and what runs them.
 
-An experiment is a base config, named variants of it as overrides, seeds, a
-metric and the paper's claim. Each run is a process of its own (`main.py`), so
-that one which fails, or is killed, takes nothing with it; the same sweep again
-skips what is finished and goes on with the rest.
+An experiment is a base config, named variants of it as overrides, seeds and the
+paper's claim; what is measured is the last validation's top-1 error. Each run
+is a process of its own (`main.py`), so that one which fails, or is killed,
+takes nothing with it; the same sweep again skips what is finished and goes on
+with the rest.
 """
 
 import concurrent.futures
@@ -16,13 +17,12 @@ import queue
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from alexnet_jax import config_fields, errors, locks
 from alexnet_jax import rows as rows_lib
 
 Overrides = Mapping[str, object]
-Rows = Sequence[rows_lib.Row]
 Result = dict[str, object]
 _ROOT = pathlib.Path(__file__).parents[2]
 _FINISHED = 'finished.json'  # has the flags of the run that did
@@ -37,7 +37,7 @@ class Variant:
     schedule: further ones, of the run that this one mirrors: its length, its
       drops. Other data than the claim's have a schedule of their own.
     small: further ones on other data than the claim's.
-    published: the metric as printed for that run.
+    published: the top-1 error as printed for that run.
     source: of that number, or of the run.
   """
 
@@ -46,20 +46,6 @@ class Variant:
   small: Overrides = dataclasses.field(default_factory=dict)
   published: float | None = None
   source: str = ''
-
-
-def final_error(rows: Rows) -> float:
-  """Top-1 error of the last validation.
-
-  Raises:
-    UserError: where a run has ended without one.
-  """
-  found = [r['top1_error'] for r in rows if r['split'] == 'validation']
-  if not found:
-    raise errors.UserError(
-      'a run has no validation row; leave out --set=stop_at_train_error.'
-    )
-  return found[-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +60,6 @@ class Experiment:
     overrides: fields of all variants.
     data: the data that the claim is about.
     small: overrides for other data, by their name: narrower, shorter.
-    metric: of the rows of a run.
-    metric_name: what it is.
     seeds: of each variant.
   """
 
@@ -86,8 +70,6 @@ class Experiment:
   overrides: Overrides = dataclasses.field(default_factory=dict)
   data: str = 'imagenet2012'
   small: Mapping[str, Overrides] = dataclasses.field(default_factory=dict)
-  metric: Callable[[Rows], float] = final_error
-  metric_name: str = 'top-1 error'
   seeds: Sequence[int] = (0, 1, 2)
 
 
@@ -123,10 +105,11 @@ def plan(
     workdir: absolute path; each run gets VARIANT/seed-N in it.
     data: a name as after the colon of --config; by default the experiment's.
     seeds: by default the experiment's.
-    overrides: fields of every run, over all others.
+    overrides: further fields of every run, over `schedule` and `small`.
 
   Raises:
-    UserError: where the experiment has no recipe for the data.
+    UserError: where the experiment has no recipe for the data, or `overrides`
+      would undo what a variant is.
   """
   data = data or experiment.data
   if data != experiment.data and data not in experiment.small:
@@ -135,6 +118,8 @@ def plan(
       f'{", ".join((experiment.data, *experiment.small))}; give one of these.'
     )
   small = experiment.small.get(data)
+  variants = experiment.variants.values()
+  check_free(overrides or {}, {'seed'}.union(*(v.overrides for v in variants)))
 
   def run(name: str, seed: int) -> Run:
     variant = experiment.variants[name]
@@ -153,6 +138,16 @@ def plan(
     for seed in seeds or experiment.seeds
     for name in experiment.variants
   ]
+
+
+def check_free(overrides: Overrides, taken: Collection[str]) -> None:
+  """Raises UserError where a field is one of those `taken` by an experiment."""
+  for name in overrides:
+    if name in taken:
+      raise errors.UserError(
+        f'--set={name}={overrides[name]} would undo what the experiment sets '
+        'itself; leave it out (--seeds, --variants choose among its runs).'
+      )
 
 
 def main_flags(
@@ -304,21 +299,28 @@ def execute_all(
       pool.shutdown(wait=False, cancel_futures=True)
 
 
-def measure(experiment: Experiment, run: Run, result: Result) -> Result:
-  """Adds a finished run's 'value', and how many 'steps' and 'epochs' it took.
+def measure(run: Run, result: Result) -> Result:
+  """Adds what a finished run gave.
 
   Args:
-    experiment: has the metric.
     run: which.
     result: of `execute`.
+
+  Returns:
+    With 'value', the last validation's top-1 error, and how many 'steps' and
+    'epochs' it took; a run without one has failed.
   """
   if result['status'] != 'finished':
     return result
-  rows = rows_lib.read(run.workdir)
-  last = rows[-1]
-  value = experiment.metric(rows)
+  try:
+    rows = rows_lib.read(run.workdir)
+  except errors.UserError as error:
+    return outcome(run, str(error))
+  found = [row for row in rows if row['split'] == 'validation']
+  if not found:
+    return outcome(run, 'it has ended without a validation')
   return result | {
-    'value': value,
-    'steps': last['step'],
-    'epochs': last['epoch'],
+    'value': found[-1]['top1_error'],
+    'steps': rows[-1]['step'],
+    'epochs': rows[-1]['epoch'],
   }

@@ -11,6 +11,7 @@ from scipy import stats
 from alexnet_jax import tables
 from alexnet_jax.sweeps import sweep
 
+_ERROR = 'top-1 error'
 _HEAD = (
   'std',
   'seeds',
@@ -28,7 +29,7 @@ class Row:
 
   Attributes:
     variant: its name.
-    values: of the metric, by seed, for the seeds that finished.
+    values: top-1 errors, by seed, for the seeds that finished.
     failures: reasons, for those that did not.
     published: as `sweep.Variant`.
     source: likewise.
@@ -124,7 +125,7 @@ def markdown(
     f'- {row.variant}, {failure}' for row in table for failure in row.failures
   ]
   sources = [f'- {row.variant}: {row.source}' for row in table if row.source]
-  head = ('variant', experiment.metric_name, *_HEAD)
+  head = ('variant', _ERROR, *_HEAD)
   cells = [_cells(row, baseline) for row in table]
   parts = [experiment.claim, tables.markdown(head, cells, 'lrrrrrrl')]
   parts.append(
@@ -153,18 +154,20 @@ def _cells(row: Row, baseline: Row) -> list[str]:
   return [row.variant, *ours, difference, published, theirs, judged]
 
 
+def _is_known(value: float | None) -> bool:
+  return value is not None and not math.isnan(value)
+
+
 def _number(value: float | None) -> str:
-  known = value is not None and not math.isnan(value)
-  return f'{value:.4g}' if known else ''
+  return f'{value:.4g}' if _is_known(value) else ''
 
 
 def _difference(value: float | None, other: float | None) -> str:
-  if value is None or other is None:
-    return ''
-  return f'{value - other:+.4f}'
+  known = _is_known(value) and _is_known(other)
+  return f'{value - other:+.4f}' if known else ''
 
 
-def draw(experiment: sweep.Experiment, table: Sequence[Row]) -> figure.Figure:
+def draw(table: Sequence[Row]) -> figure.Figure:
   """A line for each variant: a dot for each seed, and their mean."""
   height = 0.9 + 0.36 * len(table)
   chart = figure.Figure((6.4, height), layout='constrained')
@@ -173,7 +176,7 @@ def draw(experiment: sweep.Experiment, table: Sequence[Row]) -> figure.Figure:
     axis.plot(row.values, [place] * len(row.values), 'o', color='C0', alpha=0.6)
     axis.plot([row.mean], [place], '|', color='black', markersize=16)
   axis.set_yticks(range(len(table)), [row.variant for row in table])
-  axis.set(xlabel=experiment.metric_name, ylim=(len(table) - 0.5, -0.5))
+  axis.set(xlabel=_ERROR, ylim=(len(table) - 0.5, -0.5))
   axis.grid(axis='x', color='0.92')
   axis.spines[['top', 'right']].set_visible(False)
   return chart

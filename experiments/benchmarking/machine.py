@@ -2,15 +2,13 @@
 
 import functools
 import importlib.metadata
-import os
-import pathlib
 import platform
 import re
 import shutil
 import subprocess
 import sys
 
-from alexnet_jax import git
+from alexnet_jax import git, hardware
 
 _PACKAGES = (
   'jax',
@@ -24,17 +22,14 @@ _PACKAGES = (
 
 def environment() -> dict[str, object]:
   """This machine, and how the program was called."""
-  pages = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   return {
     'gpu': gpu(),
-    'cpu': _cpu(),
-    'cores': os.cpu_count(),
-    'memory_gib': round(pages / 2**30, 1),
+    **hardware.describe(),
     'platform': platform.platform(),
     'python': platform.python_version(),
     'packages': versions(_PACKAGES),
     'git_commit': git.commit(),
-    'command': _command(),
+    'command': command(),
   }
 
 
@@ -73,15 +68,8 @@ def _gpu_prefix(environment: dict[str, object]) -> str:
   return f'{gpu}; ' if gpu else ''
 
 
-def _cpu() -> str:
-  info = pathlib.Path('/proc/cpuinfo')
-  text = info.read_text() if info.exists() else ''
-  found = re.search(r'model name\s*: (.*)', text)
-  return found[1] if found else platform.processor()
-
-
-def _command() -> str:
+def command() -> str:
   """The command line, with paths cut down to their names."""
   _, *arguments = sys.orig_argv
-  cut = [re.sub(r'(?<=[=:,])\S*/(?=\S)', '.../', text) for text in arguments]
+  cut = [re.sub(r'(?<=[=:,])[^=:,]*/(?=\S)', '.../', text) for text in arguments]
   return ' '.join(['python', *cut])
