@@ -8,14 +8,9 @@ Any field of the config can be given, after --config: `--config.batch_size=256`.
 """
 
 import json
-import os
 import pathlib
 
-# Before TensorFlow starts: it only reads images here, and need not say so.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-
-import tensorflow as tf
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from alexnet_jax import (
@@ -63,30 +58,26 @@ def _evaluate(workdir: pathlib.Path) -> None:
     print(json.dumps(result))
 
 
-def _check_flags(argv: list[str]) -> None:
-  command_line.check_no_arguments(argv)
+def _check_flags() -> None:
   if not _WORKDIR.value:
     raise errors.UserError("--workdir is missing; give the run's directory.")
   if _CONFIG.value is None and _MODE.value == 'train':
     raise errors.UserError('--config is missing; give a file of configs/.')
 
 
-def main(argv: list[str]) -> None:
+def main(_) -> None:
   """Does what the flags say."""
-  tf.config.set_visible_devices([], 'GPU')
-  logging.set_verbosity(logging.WARNING)
-  with command_line.one_sentence():
-    _check_flags(argv)
-    _join()
-    compilation_cache.enable()
-    workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
-    if _MODE.value == 'eval':
-      _evaluate(workdir)
-    else:
-      if _CONFIG.value.checks and workdir_lib.newest_step(workdir) is None:
-        checks.run(_CONFIG.value)
-      train.train_and_evaluate(_CONFIG.value, workdir)
+  _check_flags()
+  _join()
+  compilation_cache.enable()
+  workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
+  if _MODE.value == 'eval':
+    _evaluate(workdir)
+    return
+  if _CONFIG.value.checks and workdir_lib.newest_step(workdir) is None:
+    checks.run(_CONFIG.value)
+  train.train_and_evaluate(_CONFIG.value, workdir)
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=command_line.parse_flags)
+  command_line.run(main)

@@ -105,6 +105,7 @@ def _sober(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def _create_subject(config: ml_collections.ConfigDict) -> '_Subject':
   config = _sober(config)
   prepared = prepare.open_or_prepare(config.data)
+  prepare.check_origin(prepared, config.data.manual_dir)
   validate.check_num_classes(config, prepared)
   count = pipeline.num_train_examples(prepared, config.data)
   plan = parallel.OneDevice(jax.local_devices()[0], config.model.towers)

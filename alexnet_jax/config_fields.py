@@ -16,6 +16,11 @@ WITHOUT_EFFECT = (
   'eval.step',
 )
 _LENGTHS = ('num_epochs', 'train_steps')
+# What a schedule takes its drops from.
+_RATES_FOLLOW = {
+  'four_step': _LENGTHS,
+  'plateau': ('eval_every_epochs', 'eval_every_steps', 'eval.views'),
+}
 # What --mode=eval may be given, beside all of `eval`.
 OF_EVALUATION = (
   'batch_size',
@@ -36,8 +41,15 @@ def changes_nothing_done(name: str) -> bool:
   return name in (*WITHOUT_EFFECT, *_LENGTHS)
 
 
-def is_resumable(name: str) -> bool:
-  """Whether a resumed run may have another value."""
+def is_resumable(name: str, schedule: str) -> bool:
+  """Whether a resumed run may have another value.
+
+  Args:
+    name: as 'data.dir'.
+    schedule: the run's `schedule.name`.
+  """
+  if name in _RATES_FOLLOW.get(schedule, ()):
+    return False
   is_later = '_every_' in name or name.startswith('eval.')
   return is_later or changes_nothing_done(name)
 

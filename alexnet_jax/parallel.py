@@ -314,15 +314,19 @@ def _compile_at_first_call(mapped: Any, deterministic: bool) -> Callable:
   def call(*args: Tree) -> Tree:
     nonlocal compiled
     if compiled is None:
-      options = _compiler_options(deterministic)
+      options = compiler_options(deterministic)
       compiled = mapped.lower(*args).compile(compiler_options=options)
     return compiled(*args)
 
   return call
 
 
-def _compiler_options(deterministic: bool) -> dict[str, Any]:
-  """Options of a compiled step."""
+def compiler_options(deterministic: bool) -> dict[str, Any]:
+  """XLA's, of a program that is compiled here.
+
+  Args:
+    deterministic: whether a GPU must give the same bits each time.
+  """
   options = {
     'cpu': {
       # Several times the speed of convolutions and their gradients.

@@ -133,6 +133,8 @@ def _check(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> _Job:
   if config.init_from and newest_step is None:
     origin = fine_tune.read_origin(config, abstract_state.params)
   prepared = prepare.open_or_prepare(config.data)
+  if newest_step is None:
+    prepare.check_origin(prepared, config.data.manual_dir)
   validate.check_num_classes(config, prepared)
   if origin:
     fine_tune.check_head(
@@ -141,7 +143,6 @@ def _check(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> _Job:
   num_examples = pipeline.num_train_examples(prepared, config.data)
   steps = durations.count_steps(config, num_examples)
   _check_total(workdir, newest_step or 0, steps.total)
-  optim.create_rates_fn(config, steps.of_epoch, steps.total)
   return _Job(config, workdir, plan, prepared, steps, origin)
 
 

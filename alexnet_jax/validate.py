@@ -92,6 +92,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
       f'data.image_size={config.data.image_size}: give a smaller crop.'
     )
   _check_layers(config)
+  _check_schedule(config.schedule)
   _check_drops('schedule.drops', config.schedule.drops)
   _check_drops('schedule.bias_drops', config.schedule.bias_drops)
   for name, pairs in config.schedule.layer_drops.items():
@@ -161,6 +162,22 @@ def _check_padding(name: str, padding: Sequence[int]) -> None:
     raise errors.UserError(
       f'{name}={padding!r} is no pair of whole numbers from 0 to '
       f'{_MOST_PADDING}: write it as (2, 2).'
+    )
+
+
+def _check_schedule(schedule: ml_collections.ConfigDict) -> None:
+  """Drops that nobody would take."""
+  if schedule.drops and schedule.name != 'epochs':
+    raise errors.UserError(
+      f'schedule.drops={schedule.drops} but schedule.name={schedule.name}, '
+      'which makes its own; give schedule.name=epochs, or schedule.drops=().'
+    )
+  alike = schedule.biases_drop_alike or schedule.name != 'epochs'
+  if schedule.bias_drops and alike:
+    raise errors.UserError(
+      f'schedule.bias_drops={schedule.bias_drops} but biases drop as weights '
+      'do; give schedule.name=epochs and schedule.biases_drop_alike=False, or '
+      'schedule.bias_drops=().'
     )
 
 

@@ -21,7 +21,7 @@ import tensorflow as tf
 from flax import traverse_util
 
 from alexnet_jax import config_fields, errors, git, hardware, hosts, locks
-from alexnet_jax.data import prepare, preprocessing, records
+from alexnet_jax.data import preprocessing, records
 from configs import common
 
 _PACKAGES = (
@@ -43,10 +43,12 @@ def _flat(config: dict) -> dict[str, object]:
 
 def _check_same(stored: dict, config: ml_collections.ConfigDict) -> None:
   old, new = _flat(stored), _flat(json.loads(config.to_json()))
+  schedule = config.schedule.name
   changed = [
     f'{name}: {old.get(name)!r} -> {new.get(name)!r}'
     for name in sorted(old.keys() | new.keys())
-    if old.get(name) != new.get(name) and not config_fields.is_resumable(name)
+    if old.get(name) != new.get(name)
+    and not config_fields.is_resumable(name, schedule)
   ]
   if changed:
     raise errors.UserError(
@@ -95,8 +97,7 @@ def start(
     The run's preprocessing.
 
   Raises:
-    UserError: where the directory holds a run of another config, or a new
-      run's data was prepared from other files than there are now.
+    UserError: where the directory holds a run of another config.
   """
   if hosts.is_first():
     _write_or_check(workdir, config, prepared, process)
@@ -112,7 +113,6 @@ def _write_or_check(
 ) -> None:
   stored = _read_config(workdir)
   if stored is None:
-    prepare.check_origin(prepared, config.data.manual_dir)
     process = process or preprocessing.from_statistics(prepared, config.data)
     workdir.mkdir(parents=True, exist_ok=True)
     write_inputs(workdir, process, prepared.class_names)

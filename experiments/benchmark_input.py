@@ -37,12 +37,9 @@ import pathlib
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 
-# Before TensorFlow starts: it only reads images here, and need not say so.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-
-import tensorflow as tf
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from alexnet_jax import command_line, errors, validate
@@ -169,13 +166,15 @@ def _measure_training(config, directory: pathlib.Path) -> dict:
       _TRAINING_SECONDS.value,
       config.seed,
     )
+    if worker.status != 'ready':  # it died
+      raise errors.UserError(worker.reason)
   rates = {what: entry.summary() for what, entry in parts.items()}
   cost = 1 - rates['both']['median'] / rates['step']['median']
   return rates | worker.about | {'cost_percent': 100 * cost}
 
 
-def _benchmark(config, directory: pathlib.Path) -> dict:
-  """Does the sections that the flags name."""
+def _benchmark(config, directory: pathlib.Path) -> Iterator[dict]:
+  """Does the sections that the flags name; yields all so far after each."""
   results = {
     'environment': machine.environment(),
     'settings': {
@@ -195,29 +194,26 @@ def _benchmark(config, directory: pathlib.Path) -> dict:
     results['settings']['num_images'] = len(images.files())
     results['decoders'] = decoders.compare(images, _COMPARED_IMAGES, _pythons())
     results['loaders'] = _compare_loaders(config, images)
+    yield results
   if 'training' in _SECTIONS.value:
     if prepared is None:
       config.data.name, config.data.dir = images.source, str(directory / 'jpeg')
     results['training'] = _measure_training(config, directory)
-  return results
+    yield results
 
 
 def main(_) -> None:
   """Measures, and writes what came out."""
-  tf.config.set_visible_devices([], 'GPU')
-  logging.set_verbosity(logging.WARNING)
   # To end the workers and remove the files on the way out.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit('terminated'))
-  with command_line.one_sentence():
-    config = _CONFIG.value
-    validate.check_config(config)
-    _pythons()
-    with tempfile.TemporaryDirectory() as directory:
-      results = _benchmark(config, pathlib.Path(directory))
-    output = pathlib.Path(_OUTPUT.value)
-    report.write(results, output)
-    print(report.markdown(results))
+  config = _CONFIG.value
+  validate.check_config(config)
+  _pythons()
+  with tempfile.TemporaryDirectory() as directory:
+    for results in _benchmark(config, pathlib.Path(directory)):
+      report.write(results, pathlib.Path(_OUTPUT.value))
+  print(report.markdown(results))
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=command_line.parse_flags)
+  command_line.run(main)

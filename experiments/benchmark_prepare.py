@@ -98,13 +98,19 @@ def _spawn(args: argparse.Namespace, job: str, count: int) -> dict[str, float]:
   command = [sys.executable, '-m', 'experiments.benchmark_prepare', *flags]
   done = subprocess.run(command, capture_output=True, text=True)
   if done.returncode:
-    raise errors.UserError(f'{job}: {done.stderr.strip().splitlines()[-1]}')
+    *_, last = done.stderr.strip().splitlines() or ['no message']
+    raise errors.UserError(f'{job}: exit code {done.returncode}: {last}')
   return json.loads(done.stdout.splitlines()[-1])
 
 
 def _run(args: argparse.Namespace) -> list[dict]:
   """All measurements, in turn: a row for each job."""
   few, many = args.counts
+  if args.rounds < 1 or not 0 < few < many:
+    raise errors.UserError(
+      f'--rounds={args.rounds} --counts {few} {many} measure nothing; give a '
+      'round at least, and a smaller and a larger count.'
+    )
   rows = [{'job': job, 'rates': [], 'peak_mib': []} for job in _JOBS]
   for _ in range(args.rounds):
     for row in rows:

@@ -32,12 +32,8 @@ import sys
 import tempfile
 import time
 
-# Before TensorFlow starts: it only reads images here, and need not say so.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-
 import numpy as np
-import tensorflow as tf
-from absl import app, flags, logging
+from absl import flags
 
 from alexnet_jax import command_line, errors
 from alexnet_jax.data import images, prepare, sources
@@ -149,10 +145,12 @@ def _measure_starts(directory: pathlib.Path) -> list[dict]:
   for cache in ('cold', 'warm', 'warm'):
     job = json.dumps({'config': config, 'started': time.time()})
     command = [sys.executable, '-m', 'experiments.training_steps.start', job]
-    output = subprocess.run(
-      command, env=environment, stdout=subprocess.PIPE, check=True
-    ).stdout
-    seconds = json.loads(output.splitlines()[-1])
+    done = subprocess.run(
+      command, env=environment, stdout=subprocess.PIPE, check=False
+    )
+    if done.returncode:
+      raise errors.UserError(f'a start failed: exit code {done.returncode}.')
+    seconds = json.loads(done.stdout.splitlines()[-1])
     rows.append({'cache': cache, 'seconds': seconds})
     print(f'start, {cache} cache: {seconds}', flush=True)
   return rows
@@ -178,26 +176,22 @@ def _measure(name: str, directory: pathlib.Path) -> dict:
   return about | {'rows': _run_section(name, directory)}
 
 
-def main(argv: list[str]) -> None:
+def main(_) -> None:
   """Measures, and writes what came out."""
-  logging.set_verbosity(logging.WARNING)
-  tf.config.set_visible_devices([], 'GPU')
   # To end the workers and remove the files on the way out.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit('terminated'))
-  with command_line.one_sentence():
-    command_line.check_no_arguments(argv)
-    if not os.access(_TORCH_PYTHON.value, os.X_OK):
-      raise errors.UserError(
-        f'--torch_python={_TORCH_PYTHON.value} is no program; give the path of '
-        'a Python.'
-      )
-    output = pathlib.Path(_OUTPUT.value)
-    for name in _SECTIONS.value:
-      with tempfile.TemporaryDirectory() as directory:
-        section = _measure(name, pathlib.Path(directory))
-      results = report.update(output, name, section)
-      print(report.section_markdown(name, results[name]), flush=True)
+  if not os.access(_TORCH_PYTHON.value, os.X_OK):
+    raise errors.UserError(
+      f'--torch_python={_TORCH_PYTHON.value} is no program; give the path of '
+      'a Python.'
+    )
+  output = pathlib.Path(_OUTPUT.value)
+  for name in _SECTIONS.value:
+    with tempfile.TemporaryDirectory() as directory:
+      section = _measure(name, pathlib.Path(directory))
+    results = report.update(output, name, section)
+    print(report.section_markdown(name, results[name]), flush=True)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

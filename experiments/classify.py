@@ -6,9 +6,7 @@
 The bar of the true class, which stands under the image, is orange.
 """
 
-import functools
-
-from absl import app, flags
+from absl import flags
 from matplotlib import figure
 
 from alexnet_jax import errors, trained
@@ -22,8 +20,7 @@ _ONLY_WRONG = flags.DEFINE_bool(
 )
 
 
-def _draw(run: trained.Trained, arguments: list[str]) -> figure.Figure:
-  figure_program.no_arguments(arguments)
+def _draw(run: trained.Trained) -> figure.Figure:
   examples = predictions.choose(
     run,
     run.open_data(),
@@ -41,4 +38,4 @@ def _draw(run: trained.Trained, arguments: list[str]) -> figure.Figure:
 
 
 if __name__ == '__main__':
-  app.run(functools.partial(figure_program.main, _draw, 'classify.png'))
+  figure_program.run(_draw, 'classify.png')

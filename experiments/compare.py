@@ -6,13 +6,7 @@ Writes compare.png and compare.md, which is printed as well: last and best
 errors of each run, and the fields of their configs that differ.
 """
 
-import os
 import pathlib
-
-# Before TensorFlow starts: it only says here which version it is.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-
-from absl import app
 
 from alexnet_jax import command_line, errors
 from alexnet_jax.analysis import comparison
@@ -20,20 +14,19 @@ from alexnet_jax.figures import curves, picture
 from experiments import network_flags
 
 
-def main(argv: list[str]) -> None:
+def main(arguments: list[str]) -> None:
   """Writes both; no checkpoint is needed."""
-  with command_line.one_sentence():
-    network_flags.refuse('workdir', 'views', 'batch_size', *network_flags.DATA)
-    if not argv[1:]:
-      raise errors.UserError('no runs; give their workdirs, as DIR DIR.')
-    paths = [pathlib.Path(name).expanduser() for name in argv[1:]]
-    workdirs = comparison.labels(paths)
-    text = comparison.markdown(workdirs)
-    output = pathlib.Path(network_flags.OUTPUT.value or 'compare')
-    picture.write(curves.draw(workdirs), output.with_name(f'{output.name}.png'))
-    output.with_name(f'{output.name}.md').write_text(text)
-    print(text)
+  network_flags.refuse('workdir', 'views', 'batch_size', *network_flags.DATA)
+  if not arguments:
+    raise errors.UserError('no runs; give their workdirs, as DIR DIR.')
+  paths = [pathlib.Path(name).expanduser() for name in arguments]
+  workdirs = comparison.labels(paths)
+  text = comparison.markdown(workdirs)
+  output = pathlib.Path(network_flags.OUTPUT.value or 'compare')
+  picture.write(curves.draw(workdirs), output.with_name(f'{output.name}.png'))
+  output.with_name(f'{output.name}.md').write_text(text)
+  print(text)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, takes_arguments=True)

@@ -6,7 +6,7 @@ python -m experiments.curves --training_error_only runs/relu runs/tanh
 
 import pathlib
 
-from absl import app, flags
+from absl import flags
 from matplotlib import figure
 
 from alexnet_jax import command_line, errors
@@ -27,16 +27,15 @@ def _draw(workdirs: list[str]) -> figure.Figure:
   return curves.draw(paths, training_error_only=_TRAINING_ERROR_ONLY.value)
 
 
-def main(argv: list[str]) -> None:
+def main(arguments: list[str]) -> None:
   """Writes the picture; no checkpoint is needed."""
-  with command_line.one_sentence():
-    network_flags.refuse('views', 'batch_size', *network_flags.DATA)
-    output = pathlib.Path(network_flags.OUTPUT.value or 'curves.png')
-    picture.check_path(output)
-    given = [network_flags.WORKDIR.value] if network_flags.WORKDIR.value else []
-    picture.write(_draw(given + argv[1:]), output)
-    print(output)
+  network_flags.refuse('views', 'batch_size', *network_flags.DATA)
+  output = pathlib.Path(network_flags.OUTPUT.value or 'curves.png')
+  picture.check_path(output)
+  given = [network_flags.WORKDIR.value] if network_flags.WORKDIR.value else []
+  picture.write(_draw(given + arguments), output)
+  print(output)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, takes_arguments=True)

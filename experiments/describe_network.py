@@ -10,7 +10,6 @@ import functools
 
 import jax
 import numpy as np
-from absl import app
 from ml_collections import config_flags
 
 from alexnet_jax import command_line, tables, train_state, validate
@@ -67,10 +66,9 @@ def describe(config) -> str:
 
 def main(_) -> None:
   """Prints the table."""
-  with command_line.one_sentence():
-    validate.check_config(_CONFIG.value)
-    print(describe(_CONFIG.value))
+  validate.check_config(_CONFIG.value)
+  print(describe(_CONFIG.value))
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=command_line.parse_flags)
+  command_line.run(main)

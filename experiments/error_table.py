@@ -13,15 +13,10 @@ of how often a label (first axis) was taken for a class.
 """
 
 import json
-import os
 import pathlib
 
-# Before TensorFlow starts: it only reads images here, and need not say so.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-
 import numpy as np
-import tensorflow as tf
-from absl import app, flags, logging
+from absl import flags
 
 from alexnet_jax import command_line, compilation_cache, errors
 from alexnet_jax.analysis import error_table
@@ -58,23 +53,18 @@ def _overrides() -> dict[str, object]:
   }
 
 
-def main(argv: list[str]) -> None:
+def main(_) -> None:
   """Does what the flags say."""
-  tf.config.set_visible_devices([], 'GPU')
-  logging.set_verbosity(logging.WARNING)
-  with command_line.one_sentence():
-    if len(argv) > 1 or not _WORKDIRS.value:
-      raise errors.UserError(
-        'give the runs as --workdirs=DIR,DIR@STEP,... and nothing else.'
-      )
-    compilation_cache.enable()
-    runs = [
-      error_table.load(workdir, _overrides()) for workdir in _WORKDIRS.value
-    ]
-    tallies = error_table.measure(runs, network_flags.BATCH_SIZE.value)
-    output = pathlib.Path(network_flags.OUTPUT.value or _DEFAULT_OUTPUT)
-    print(_write(output, tallies, runs[0][1].class_names))
+  if not _WORKDIRS.value:
+    raise errors.UserError('--workdirs is missing; give DIR,DIR@STEP,...')
+  compilation_cache.enable()
+  runs = [
+    error_table.load(workdir, _overrides()) for workdir in _WORKDIRS.value
+  ]
+  tallies = error_table.measure(runs, network_flags.BATCH_SIZE.value)
+  output = pathlib.Path(network_flags.OUTPUT.value or _DEFAULT_OUTPUT)
+  print(_write(output, tallies, runs[0][1].class_names))
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

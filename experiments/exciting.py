@@ -10,10 +10,8 @@ activation; dense layers see the whole patch. Channels are counted over all
 towers, one after the other.
 """
 
-import functools
-
 import numpy as np
-from absl import app, flags
+from absl import flags
 from matplotlib import figure
 
 from alexnet_jax import errors, trained
@@ -44,8 +42,7 @@ def _channels(run: trained.Trained) -> np.ndarray:
   return np.array([int(text) for text in _CHANNELS.value])
 
 
-def _draw(run: trained.Trained, arguments: list[str]) -> figure.Figure:
-  figure_program.no_arguments(arguments)
+def _draw(run: trained.Trained) -> figure.Figure:
   layer, channels, prepared = _LAYER.value, _channels(run), run.open_data()
   found = exciting.find(
     run,
@@ -60,4 +57,4 @@ def _draw(run: trained.Trained, arguments: list[str]) -> figure.Figure:
 
 
 if __name__ == '__main__':
-  app.run(functools.partial(figure_program.main, _draw, 'exciting.png'))
+  figure_program.run(_draw, 'exciting.png')

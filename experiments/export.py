@@ -12,7 +12,7 @@ over --views, that needs nothing but JAX.
 
 import pathlib
 
-from absl import app, flags, logging
+from absl import flags
 
 from alexnet_jax import command_line, errors, trained
 from alexnet_jax.weights import publish, weight_files
@@ -26,31 +26,28 @@ _NAMES = flags.DEFINE_enum(
 )
 
 
-def _check_flags(argv: list[str]) -> None:
-  command_line.check_no_arguments(argv)
+def _check_flags() -> None:
   network_flags.refuse('batch_size', *network_flags.DATA)
   for flag in (network_flags.WORKDIR, network_flags.OUTPUT):
     if not flag.value:
       raise errors.UserError(f'--{flag.name} is missing; give a path.')
 
 
-def main(argv: list[str]) -> None:
+def main(_) -> None:
   """Does what the flags say."""
-  logging.set_verbosity(logging.WARNING)
-  with command_line.one_sentence():
-    _check_flags(argv)
-    output = pathlib.Path(network_flags.OUTPUT.value).expanduser()
-    formats = (*weight_files.WRITABLE, publish.PROGRAM)
-    weight_files.check_suffix('output', output, formats)
-    views = int(network_flags.VIEWS.value)
-    overrides = {'num_devices': 1, 'eval.views': views}
-    run = trained.load(network_flags.WORKDIR.value, overrides)
-    if output.suffix == publish.PROGRAM:
-      publish.export_program(run, output)
-    else:
-      publish.export_weights(run, output, _NAMES.value)
-    print(f'{output} has step {run.step} of {run.workdir}.')
+  _check_flags()
+  output = pathlib.Path(network_flags.OUTPUT.value).expanduser()
+  formats = (*weight_files.WRITABLE, publish.PROGRAM)
+  weight_files.check_suffix('output', output, formats)
+  views = int(network_flags.VIEWS.value)
+  overrides = {'num_devices': 1, 'eval.views': views}
+  run = trained.load(network_flags.WORKDIR.value, overrides)
+  if output.suffix == publish.PROGRAM:
+    publish.export_program(run, output)
+  else:
+    publish.export_weights(run, output, _NAMES.value)
+  print(f'{output} has step {run.step} of {run.workdir}.')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

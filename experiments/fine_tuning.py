@@ -12,21 +12,23 @@ Pictures, runs and results.md go to --workdir. The same command again goes on
 where it was.
 """
 
-import json
-import os
 import pathlib
 import shutil
-
-# Before TensorFlow starts: it only reads images here, and need not say so.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import ml_collections
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from absl import app, flags, logging
+from absl import flags
 
-from alexnet_jax import command_line, compilation_cache, errors, tables, train
+from alexnet_jax import (
+  command_line,
+  compilation_cache,
+  errors,
+  rows,
+  tables,
+  train,
+)
 from configs import cifar10, fine_tune
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory to write to.')
@@ -117,8 +119,8 @@ def _variants(
 def _error(config: ml_collections.ConfigDict, run: pathlib.Path) -> float:
   """Trains; the last validation error."""
   train.train_and_evaluate(config, run)
-  rows = map(json.loads, (run / 'metrics.jsonl').read_text().splitlines())
-  return [r for r in rows if r['split'] == 'validation'][-1]['top1_error']
+  logged = rows.read(run)
+  return [r for r in logged if r['split'] == 'validation'][-1]['top1_error']
 
 
 def _trial(workdir: pathlib.Path, seed: int) -> dict[str, float]:
@@ -147,23 +149,18 @@ def _markdown(trials: dict[int, dict[str, float]]) -> str:
   return f'{table}\n\nErrors on the first five: {first}.\n'
 
 
-def main(argv: list[str]) -> None:
+def main(_) -> None:
   """Does what the flags say."""
-  tf.config.set_visible_devices([], 'GPU')
-  logging.set_verbosity(logging.WARNING)
-  with command_line.one_sentence():
-    if len(argv) > 1 or not _WORKDIR.value:
-      raise errors.UserError('give --workdir=DIR, and flags only.')
-    for seed in _SEEDS.value:
-      if not seed.isdecimal():
-        raise errors.UserError(f'--seeds={seed} is no whole number; give 0,1.')
-    compilation_cache.enable()
-    workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
-    trials = {int(s): _trial(workdir, int(s)) for s in _SEEDS.value}
-    text = _markdown(trials)
-    (workdir / 'results.md').write_text(text)
-    print(text)
+  seeds = command_line.whole_numbers('seeds', _SEEDS.value)
+  if not _WORKDIR.value or not seeds:
+    raise errors.UserError('--workdir or --seeds is missing; give both.')
+  compilation_cache.enable()
+  workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
+  trials = {seed: _trial(workdir, seed) for seed in seeds}
+  text = _markdown(trials)
+  (workdir / 'results.md').write_text(text)
+  print(text)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

@@ -17,7 +17,7 @@ Then, for instance,
 
 import pathlib
 
-from absl import app, flags, logging
+from absl import flags
 
 from alexnet_jax import command_line, errors
 from alexnet_jax.weights import caffe, pretrained
@@ -53,8 +53,7 @@ _DATA = flags.DEFINE_string(
 )
 
 
-def _check_flags(argv: list[str]) -> None:
-  command_line.check_no_arguments(argv)
+def _check_flags() -> None:
   for flag in (_WEIGHTS, _WORKDIR):
     if not flag.value:
       raise errors.UserError(f'--{flag.name} is missing; give a path.')
@@ -87,15 +86,13 @@ def _import(workdir: pathlib.Path) -> None:
   )
 
 
-def main(argv: list[str]) -> None:
+def main(_) -> None:
   """Does what the flags say."""
-  logging.set_verbosity(logging.WARNING)
-  with command_line.one_sentence():
-    _check_flags(argv)
-    workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
-    _import(workdir)
-    print(f'{workdir} is a run, at step 0.')
+  _check_flags()
+  workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
+  _import(workdir)
+  print(f'{workdir} is a run, at step 0.')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

@@ -3,9 +3,6 @@
 python -m experiments.kernels --workdir=runs/alexnet --output=kernels.png
 """
 
-import functools
-
-from absl import app
 from matplotlib import figure
 
 from alexnet_jax import trained
@@ -13,10 +10,9 @@ from alexnet_jax.figures import kernels
 from experiments import figure_program
 
 
-def _draw(run: trained.Trained, arguments: list[str]) -> figure.Figure:
-  figure_program.no_arguments(arguments)
+def _draw(run: trained.Trained) -> figure.Figure:
   return kernels.draw(run)
 
 
 if __name__ == '__main__':
-  app.run(functools.partial(figure_program.main, _draw, 'kernels.png'))
+  figure_program.run(_draw, 'kernels.png')

@@ -13,10 +13,9 @@ ImageNet's 1.28 million times 4096), and the next query does not compute them
 again.
 """
 
-import functools
 import pathlib
 
-from absl import app, flags
+from absl import flags
 from matplotlib import figure
 
 from alexnet_jax import predict, trained
@@ -39,7 +38,7 @@ _FEATURES = flags.DEFINE_string(
 )
 
 
-def _draw(run: trained.Trained, arguments: list[str]) -> figure.Figure:
+def _draw(run: trained.Trained, *arguments: str) -> figure.Figure:
   prepared = run.open_data()
   if arguments:
     queries = neighbours.read(run, list(predict.find(arguments)))
@@ -60,4 +59,4 @@ def _draw(run: trained.Trained, arguments: list[str]) -> figure.Figure:
 
 
 if __name__ == '__main__':
-  app.run(functools.partial(figure_program.main, _draw, 'nearest.png'))
+  figure_program.run(_draw, 'nearest.png', takes_arguments=True)

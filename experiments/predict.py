@@ -10,14 +10,9 @@ on standard error and left out, and the exit code is then 1.
 """
 
 import json
-import os
 import sys
 
-# Before TensorFlow starts: it only reads images here, and need not say so.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-
-import tensorflow as tf
-from absl import app, flags, logging
+from absl import flags
 
 from alexnet_jax import (
   command_line,
@@ -48,25 +43,22 @@ def _check_flags(arguments: list[str]) -> None:
     raise errors.UserError('no pictures; give files, folders or -.')
 
 
-def main(argv: list[str]) -> None:
+def main(arguments: list[str]) -> None:
   """Does what the flags say."""
-  tf.config.set_visible_devices([], 'GPU')
-  logging.set_verbosity(logging.WARNING)
   failed = 0
-  with command_line.one_sentence():
-    _check_flags(argv[1:])
-    compilation_cache.enable()
-    views = {'eval.views': int(network_flags.VIEWS.value)}
-    run = trained.load(network_flags.WORKDIR.value, views)
-    paths, count = predict.find(argv[1:]), network_flags.BATCH_SIZE.value
-    for result in predict.predict(run, paths, count, _TOP.value):
-      if 'error' in result:
-        failed += 1
-        print(f'error: {result["error"]}.', file=sys.stderr)
-      else:
-        print(json.dumps(result) if _JSON.value else _text(result), flush=True)
+  _check_flags(arguments)
+  compilation_cache.enable()
+  views = {'eval.views': int(network_flags.VIEWS.value)}
+  run = trained.load(network_flags.WORKDIR.value, views)
+  paths, count = predict.find(arguments), network_flags.BATCH_SIZE.value
+  for result in predict.predict(run, paths, count, _TOP.value):
+    if 'error' in result:
+      failed += 1
+      print(f'error: {result["error"]}.', file=sys.stderr)
+    else:
+      print(json.dumps(result) if _JSON.value else _text(result), flush=True)
   sys.exit(1 if failed else 0)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, takes_arguments=True)

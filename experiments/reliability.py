@@ -16,19 +16,16 @@ Takes some two hours, one of them for `soak`.
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-# Before TensorFlow starts: it only reads images here, and need not say so.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-
-from absl import app, flags, logging
+from absl import flags
 
 from alexnet_jax import command_line, errors, git, tables
+from alexnet_jax import rows as rows_lib
 from experiments.benchmarking import machine
 from experiments.faults import (
   damage,
@@ -45,7 +42,9 @@ from experiments.faults import (
 Case = Callable[[pathlib.Path], Iterator[trial.Row]]
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of all runs.')
 _CASES = flags.DEFINE_list('cases', [], 'Which; by default all.')
-_MINUTES = flags.DEFINE_float('minutes', 60.0, 'Of the case soak.')
+_MINUTES = flags.DEFINE_float(
+  'minutes', 60.0, 'Of the case soak.', lower_bound=1.0
+)
 
 
 def _cases() -> dict[str, Case]:
@@ -82,7 +81,8 @@ def _execute(make_rows: Case, directory: pathlib.Path) -> list[trial.Row]:
   shutil.rmtree(directory, ignore_errors=True)
   rows = []
   try:
-    rows.extend(make_rows(directory))
+    with trial.nothing_left():
+      rows.extend(make_rows(directory))
   except (errors.UserError, OSError, subprocess.SubprocessError) as error:
     said = errors.first_line(error)
     rows.append(trial.Row(f'{directory.name}, the rest', trial.WRONG, said))
@@ -100,7 +100,7 @@ def _write_rows(
     for row in rows
   ]
   new = workdir / f'{name}.new'
-  new.write_text(''.join(json.dumps(row) + '\n' for row in described))
+  new.write_text(rows_lib.dump(described))
   new.rename(workdir / f'{name}.jsonl')
 
 
@@ -110,9 +110,12 @@ def _read_rows(workdir: pathlib.Path, name: str) -> list[dict[str, str]]:
   return [json.loads(line) for line in text.splitlines()]
 
 
-def _is_done(rows: list[dict[str, str]]) -> bool:
+def _is_done(name: str, rows: list[dict[str, str]]) -> bool:
+  """Whether all went well, and, of a soak, for as long as is asked for."""
   fine = (trial.SURVIVED, trial.REFUSED)
-  return bool(rows) and all(row['outcome'] in fine for row in rows)
+  if not rows or any(row['outcome'] not in fine for row in rows):
+    return False
+  return name != 'soak' or rows[0]['case'] == soak.case(_MINUTES.value)
 
 
 def _write_table(workdir: pathlib.Path) -> list[dict[str, str]]:
@@ -125,28 +128,24 @@ def _write_table(workdir: pathlib.Path) -> list[dict[str, str]]:
   heading = machine.heading('What runs survive, and refuse', environment)
   text = f'{heading}\n{tables.markdown(head, cells, "lll")}\n'
   (workdir / 'results.md').write_text(text)
-  lines = [json.dumps(row) + '\n' for row in rows]
-  (workdir / 'results.jsonl').write_text(''.join(lines))
+  (workdir / 'results.jsonl').write_text(rows_lib.dump(rows))
   print(text)
   return rows
 
 
-def main(argv: list[str]) -> None:
+def main(_) -> None:
   """Prints the table."""
-  logging.set_verbosity(logging.WARNING)
-  with command_line.one_sentence():
-    command_line.check_no_arguments(argv)
-    if not _WORKDIR.value:
-      raise errors.UserError('--workdir is missing; give one for all runs.')
-    workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
-    workdir.mkdir(parents=True, exist_ok=True)
-    for name, make_rows in _chosen().items():
-      if not _is_done(_read_rows(workdir, name)):
-        rows = _execute(make_rows, workdir / name)
-        _write_rows(workdir, name, rows)
-    rows = _write_table(workdir)
+  if not _WORKDIR.value:
+    raise errors.UserError('--workdir is missing; give one for all runs.')
+  workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
+  workdir.mkdir(parents=True, exist_ok=True)
+  for name, make_rows in _chosen().items():
+    if not _is_done(name, _read_rows(workdir, name)):
+      rows = _execute(make_rows, workdir / name)
+      _write_rows(workdir, name, rows)
+  rows = _write_table(workdir)
   sys.exit(any(row['outcome'] == trial.WRONG for row in rows))
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

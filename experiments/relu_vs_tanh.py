@@ -30,7 +30,7 @@ goes on where it was stopped.
 import dataclasses
 import sys
 
-from absl import app, flags, logging
+from absl import flags
 
 from alexnet_jax import command_line, errors
 from experiments import sweep_program
@@ -70,27 +70,24 @@ def _conditions() -> list[str]:
   return _FLAGS.conditions or list(CONDITIONS)
 
 
-def main(argv: list[str]) -> None:
+def main(_) -> None:
   """One condition after the other; exit code 1 where one came to nothing."""
-  logging.set_verbosity(logging.WARNING)
   found, failures, text = {}, [], ''
-  with command_line.one_sentence():
-    command_line.check_no_arguments(argv)
-    lab = race.Lab(
-      sweep_program.workdir(),
-      _FLAGS.data,
-      CONDITIONS,
-      sweep_program.execute_all,
-      sweep_program.overrides(),
-      sweep_program.seeds(),
-    )
-    for condition in _conditions():
-      try:
-        pair = race.compare(lab, condition)
-        text = _write(lab, found | {condition: pair})
-        found[condition] = pair
-      except errors.UserError as error:
-        failures.append(f'failed: {error}')
+  lab = race.Lab(
+    sweep_program.workdir(),
+    _FLAGS.data,
+    CONDITIONS,
+    sweep_program.execute_all,
+    sweep_program.overrides(),
+    sweep_program.seeds(),
+  )
+  for condition in _conditions():
+    try:
+      pair = race.compare(lab, condition)
+      text = _write(lab, found | {condition: pair})
+      found[condition] = pair
+    except errors.UserError as error:
+      failures.append(f'failed: {error}')
   print('\n'.join([text, *failures]))
   sys.exit(bool(failures))
 
@@ -99,4 +96,4 @@ if __name__ == '__main__':
   sweep_program.define_flags()
   flags.DEFINE_string('data', 'cifar10', 'As after the colon of --config.')
   flags.DEFINE_list('conditions', [], 'Which; by default all.')
-  app.run(main)
+  command_line.run(main)

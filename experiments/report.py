@@ -8,14 +8,9 @@ of the figures run the network on the whole training set: on a CPU, ImageNet's
 takes hours, and --parts leaves parts out.
 """
 
-import os
 import pathlib
 
-# Before TensorFlow starts: it only reads images here, and need not say so.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-
-import tensorflow as tf
-from absl import app, flags, logging
+from absl import flags
 
 from alexnet_jax import command_line, compilation_cache, errors
 from alexnet_jax.report import page, parts
@@ -27,32 +22,28 @@ _PARTS = flags.DEFINE_list(
 _DEFAULT_OUTPUT = 'report.html'
 
 
-def main(argv: list[str]) -> None:
+def main(_) -> None:
   """Does what the flags say."""
-  tf.config.set_visible_devices([], 'GPU')
-  logging.set_verbosity(logging.WARNING)
-  with command_line.one_sentence():
-    if len(argv) > 1 or not network_flags.WORKDIR.value:
-      raise errors.UserError('give --workdir=DIR, and flags only.')
-    for name in _PARTS.value:
-      if name not in parts.PARTS:
-        raise errors.UserError(
-          f'--parts={name} does not exist; choose from '
-          f'{", ".join(parts.PARTS)}.'
-        )
-    compilation_cache.enable()
-    views = {'eval.views': int(network_flags.VIEWS.value)}
-    text = page.create(
-      network_flags.WORKDIR.value,
-      network_flags.data_overrides() | views,
-      batch_size=network_flags.BATCH_SIZE.value,
-      wanted=_PARTS.value,
-    )
-    output = pathlib.Path(network_flags.OUTPUT.value or _DEFAULT_OUTPUT)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text)
-    print(output)
+  if not network_flags.WORKDIR.value:
+    raise errors.UserError("--workdir is missing; give the run's directory.")
+  for name in _PARTS.value:
+    if name not in parts.PARTS:
+      raise errors.UserError(
+        f'--parts={name} does not exist; choose from {", ".join(parts.PARTS)}.'
+      )
+  compilation_cache.enable()
+  views = {'eval.views': int(network_flags.VIEWS.value)}
+  text = page.create(
+    network_flags.WORKDIR.value,
+    network_flags.data_overrides() | views,
+    batch_size=network_flags.BATCH_SIZE.value,
+    wanted=_PARTS.value,
+  )
+  output = pathlib.Path(network_flags.OUTPUT.value or _DEFAULT_OUTPUT)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  output.write_text(text)
+  print(output)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

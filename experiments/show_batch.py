@@ -12,8 +12,7 @@ import pathlib
 
 import ml_collections
 import numpy as np
-import tensorflow as tf
-from absl import app, flags, logging
+from absl import flags
 from matplotlib import figure, patches
 from ml_collections import config_flags
 
@@ -122,16 +121,13 @@ def _plot(
 
 def main(_) -> None:
   """Writes the picture."""
-  tf.config.set_visible_devices([], 'GPU')
-  logging.set_verbosity(logging.WARNING)
-  with command_line.one_sentence():
-    output = pathlib.Path(_OUTPUT.value)
-    picture.check_path(output)
-    validate.check_config(_CONFIG.value)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    draw(_CONFIG.value, _STEP.value, _COUNT.value).savefig(output, dpi=80)
-    print(output)
+  output = pathlib.Path(_OUTPUT.value)
+  picture.check_path(output)
+  validate.check_config(_CONFIG.value)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  draw(_CONFIG.value, _STEP.value, _COUNT.value).savefig(output, dpi=80)
+  print(output)
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=command_line.parse_flags)
+  command_line.run(main)

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from absl import app, flags, logging
+from absl import flags
 from matplotlib import figure
 
 from alexnet_jax import command_line, errors
@@ -68,10 +68,7 @@ def seeds() -> list[int]:
   Raises:
     UserError: where one is no whole number.
   """
-  for seed in _FLAGS.seeds:
-    if not seed.isdecimal():
-      raise errors.UserError(f'--seeds={seed} is no whole number; give 0,1,2.')
-  return [int(seed) for seed in _FLAGS.seeds]
+  return command_line.whole_numbers('seeds', _FLAGS.seeds)
 
 
 def overrides() -> dict[str, str]:
@@ -151,7 +148,7 @@ def run(experiment: sweep.Experiment) -> None:
     'data', '', 'Other data than the claim is about: cifar10 or shapes.'
   )
   flags.DEFINE_list('variants', [], 'Which; by default all.')
-  app.run(functools.partial(_main, experiment))
+  command_line.run(functools.partial(_main, experiment))
 
 
 def _devices() -> list[dict[str, str]]:
@@ -174,8 +171,7 @@ def _devices() -> list[dict[str, str]]:
   return [{'CUDA_VISIBLE_DEVICES': number} for number in numbers] or [{}]
 
 
-def _check_flags(argv: list[str], experiment: sweep.Experiment) -> None:
-  command_line.check_no_arguments(argv)
+def _check_variants(experiment: sweep.Experiment) -> None:
   for name in _FLAGS.variants:
     if name not in experiment.variants:
       raise errors.UserError(
@@ -207,21 +203,19 @@ def _write(
   return text
 
 
-def _main(experiment: sweep.Experiment, argv: list[str]) -> None:
+def _main(experiment: sweep.Experiment, _) -> None:
   """Runs an experiment as the flags say; exit code 1 where a run failed."""
-  logging.set_verbosity(logging.WARNING)
-  with command_line.one_sentence():
-    _check_flags(argv, experiment)
-    if _FLAGS.variants:
-      chosen = {name: experiment.variants[name] for name in _FLAGS.variants}
-      experiment = dataclasses.replace(experiment, variants=chosen)
-    runs = sweep.plan(
-      experiment,
-      workdir(),
-      data=_FLAGS.data,
-      seeds=seeds(),
-      overrides=overrides(),
-    )
-    results = _execute(runs)
-    print(_write(experiment, runs, results))
+  _check_variants(experiment)
+  if _FLAGS.variants:
+    chosen = {name: experiment.variants[name] for name in _FLAGS.variants}
+    experiment = dataclasses.replace(experiment, variants=chosen)
+  runs = sweep.plan(
+    experiment,
+    workdir(),
+    data=_FLAGS.data,
+    seeds=seeds(),
+    overrides=overrides(),
+  )
+  results = _execute(runs)
+  print(_write(experiment, runs, results))
   sys.exit(any(result['status'] == 'failed' for result in results))

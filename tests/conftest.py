@@ -2,12 +2,12 @@
 
 import os
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-
 # Of processes that tests start, too.
 os.environ['JAX_ENABLE_COMPILATION_CACHE'] = '0'
 
 import jax
+
+import alexnet_jax as alexnet_jax  # first, which keeps TensorFlow quiet
 
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 4)

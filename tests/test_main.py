@@ -29,7 +29,7 @@ def _message(monkeypatch, *arguments):
   # config_flags finds the fields given on the command line there.
   monkeypatch.setattr('sys.argv', argv)
   with pytest.raises(SystemExit) as caught:
-    main.main(command_line.parse_flags(argv))
+    command_line.guard(main.main)(command_line.parse_flags(argv))
   message = str(caught.value)
   assert message.startswith('error: ')
   assert '\n' not in message

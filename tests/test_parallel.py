@@ -92,7 +92,7 @@ def test_options_that_xla_lacks_are_left_out_and_named(monkeypatch, caplog):
 
 def test_a_program_compiles_without_the_options_that_xla_lacks(monkeypatch):
   options = parallel._usable({'xla_cpu_nonsense': 2})
-  monkeypatch.setattr(parallel, '_compiler_options', lambda _: options)
+  monkeypatch.setattr(parallel, 'compiler_options', lambda _: options)
   plan = parallel.make_plan(1, 1)
   double = plan.compile(lambda x: 2 * x, deterministic=False, donate=False)
   assert double(plan.put_batch(np.float32(3))) == 6

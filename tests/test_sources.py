@@ -94,6 +94,12 @@ def test_folders_that_cannot_work_are_named(tmp_path):
   assert 'yeti' in _opening_fails(f'folder={stranger}')
 
 
+def test_a_class_without_pictures_is_named(tmp_path):
+  _write(tmp_path, 'train/ape/a.png', 'train/bee/a.webp', 'val/ape/b.png')
+  message = _opening_fails(f'folder={tmp_path}')
+  assert f'{tmp_path}/train/bee would be a class' in message
+
+
 @pytest.fixture
 def no_network(monkeypatch):
   asked = []

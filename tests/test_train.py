@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import errors, evaluate, train
+from alexnet_jax import config_fields, errors, evaluate, train, validate
 from alexnet_jax import workdir as workdir_lib
 from tests import runs, tiny, views
 
@@ -201,6 +201,7 @@ def test_numbers_that_explode_stop_the_run(data_dir, tmp_path):
     ('data.scale', 0.0, 'data.scale=0.0'),
     ('profile_steps', -1, 'profile_steps=-1'),
     ('schedule.name', 'cosine', "schedule.name='cosine'"),
+    ('schedule.bias_drops', ((1, 0.1),), 'schedule.bias_drops='),
   ],
 )
 def test_configs_that_cannot_work_are_refused(
@@ -224,6 +225,24 @@ def test_a_resumed_run_refuses_another_config(data_dir, tmp_path):
     train.train_and_evaluate(config, tmp_path)
   assert 'optimizer.momentum: 0.9 -> 0.5' in str(caught.value)
   assert 'eval_every_steps' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  'schedule, field',
+  [('four_step', 'num_epochs'), ('plateau', 'eval_every_steps')],
+)
+def test_what_rates_follow_is_settled(schedule, field):
+  assert config_fields.is_resumable(field, 'epochs')
+  assert not config_fields.is_resumable(field, schedule)
+
+
+def test_drops_that_a_schedule_has_not_are_refused(data_dir):
+  config = tiny.get_config(data_dir)
+  config.schedule.drops = ((1, 0.1),)
+  validate.check_config(config)
+  config.schedule.name = 'plateau'
+  with pytest.raises(errors.UserError, match='schedule.drops='):
+    validate.check_config(config)
 
 
 def test_a_resumed_run_refuses_other_data(data_dir, tmp_path):

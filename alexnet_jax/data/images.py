@@ -11,7 +11,7 @@ _QUALITY = 95
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
-  """Decodes JPEG, PNG or the first frame of a GIF.
+  """Decodes JPEG, PNG, BMP or the first frame of a GIF.
 
   Grey and CMYK pictures become RGB, transparency is dropped, and a rotation
   in EXIF is ignored, as the tools of 2012 did.

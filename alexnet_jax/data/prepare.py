@@ -186,7 +186,7 @@ def check_origin(prepared: records.PreparedSet, manual_dir: str) -> None:
     raise errors.UserError(
       f'{prepared.directory} was prepared from other files than '
       f'{manual_dir or name} has now; remove it to prepare these, or give '
-      'another data_dir.'
+      'another data directory.'
     )
 
 

@@ -23,7 +23,7 @@ from alexnet_jax import errors
 from alexnet_jax.data import ilsvrc, shapes
 
 IMAGENET = 'imagenet2012'
-_IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.gif')
+_IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png')
 _FOLDER = 'folder='
 # Longer than this is prepared by its own command, with the user's consent.
 _SMALL = 100_000
@@ -158,7 +158,18 @@ def is_image(path: pathlib.Path) -> bool:
 
 
 def _images(root: pathlib.Path) -> list[pathlib.Path]:
-  return sorted(filter(is_image, root.glob('*/*')))
+  """Of all class folders, sorted."""
+  images = []
+  for folder in sorted(filter(pathlib.Path.is_dir, root.glob('[!.]*'))):
+    found = sorted(filter(is_image, folder.iterdir()))
+    if not found:
+      raise errors.UserError(
+        f'{folder} would be a class but has no pictures '
+        f'({", ".join(_IMAGE_SUFFIXES)}); give class folders that have some, '
+        'or such folders in train/ and validation/.'
+      )
+    images += found
+  return images
 
 
 def _hashed_split(path: pathlib.Path) -> str:

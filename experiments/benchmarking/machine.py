@@ -71,5 +71,7 @@ def _gpu_prefix(environment: dict[str, object]) -> str:
 def command() -> str:
   """The command line, with paths cut down to their names."""
   _, *arguments = sys.orig_argv
-  cut = [re.sub(r'(?<=[=:,])[^=:,]*/(?=\S)', '.../', text) for text in arguments]
+  cut = [
+    re.sub(r'(?<=[=:,])[^=:,]*/(?=\S)', '.../', text) for text in arguments
+  ]
   return ' '.join(['python', *cut])

@@ -17,6 +17,7 @@ from alexnet_jax import rows
 from experiments.faults import trial
 
 _EVERY = 5.0  # seconds
+_FEWEST = 10  # samples that make a line
 _WARM_UP = 0.1  # of the time: caches fill
 _MOST_MEMORY = 0.02  # growth an hour, of all
 _LEAST_SPEED = 0.95  # of the last half over the first
@@ -29,6 +30,11 @@ _FLAGS = (
 )
 
 
+def case(minutes: float) -> str:
+  """What its row is called."""
+  return f'{minutes:g} minutes of training and evaluation'
+
+
 def soak(workdir: pathlib.Path, minutes: float) -> Iterator[trial.Row]:
   """Trains, evaluates and saves for so long; what was seen is in samples.csv.
 
@@ -36,7 +42,6 @@ def soak(workdir: pathlib.Path, minutes: float) -> Iterator[trial.Row]:
     workdir: a new directory.
     minutes: how long.
   """
-  case = f'{minutes:g} minutes of training and evaluation'
   in_use = workdir / 'in_use.txt'
   workdir.mkdir()
   run = trial.Run(
@@ -56,17 +61,22 @@ def soak(workdir: pathlib.Path, minutes: float) -> Iterator[trial.Row]:
     time.sleep(_EVERY)
   run.send(signal.SIGTERM)
   if run.wait() != 128 + signal.SIGTERM:
-    yield trial.Row(case, trial.WRONG, f'ended early: "{run.last_line()}"')
+    said = f'ended early: "{run.last_line()}"'
+    yield trial.Row(case(minutes), trial.WRONG, said)
+    return
+  if len(samples) < _FEWEST:
+    said = f'too short: {len(samples)} samples'
+    yield trial.Row(case(minutes), trial.WRONG, said)
     return
   samples = np.array(samples)
   header = 'seconds,steps,in_use,files,resident,cpu_seconds'
   path = workdir / 'samples.csv'
   np.savetxt(path, samples, '%.10g', ',', header=header, comments='')
-  yield _row(case, samples)
+  yield trial.Row(case(minutes), *_judge(samples))
 
 
-def _row(case: str, samples: np.ndarray) -> trial.Row:
-  """Slopes of straight lines through what came after the warm-up.
+def _judge(samples: np.ndarray) -> tuple[str, str]:
+  """An outcome, and slopes of straight lines through what came after warm-up.
 
   Speed is told by the clock and by the process's own CPU time, which other
   programs disturb less, and judged by the latter.
@@ -90,7 +100,7 @@ def _row(case: str, samples: np.ndarray) -> trial.Row:
     f'open files, {growth(files):+.2f} an hour; steps of the second half over '
     f'the first: {by_clock:.3f} a second, {by_cpu:.3f} a CPU second'
   )
-  return trial.Row(case, trial.SURVIVED if fine else trial.WRONG, said)
+  return trial.SURVIVED if fine else trial.WRONG, said
 
 
 def _second_half(steps: np.ndarray, time: np.ndarray) -> float:

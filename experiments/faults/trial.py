@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -45,6 +45,21 @@ class Row:
   case: str
   outcome: str
   said: str
+
+
+_started: list['Run'] = []
+
+
+@contextlib.contextmanager
+def nothing_left() -> Iterator[None]:
+  """Kills runs that were started inside and are still alive at its end."""
+  first = len(_started)
+  try:
+    yield
+  finally:
+    for run in _started[first:]:
+      if run.is_alive():
+        run.kill()
 
 
 class Run:
@@ -86,6 +101,7 @@ class Run:
         stdout=log,
         stderr=subprocess.STDOUT,
       )
+    _started.append(self)
 
   def is_preparing(self) -> bool:
     """Whether its data set is half there."""

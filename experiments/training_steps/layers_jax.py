@@ -65,7 +65,7 @@ def _compile(layer: _Layer, is_first: bool, *example):
     outputs, transpose = jax.vjp(apply, *wanted)
     return outputs, transpose(jax.tree.map(jnp.ones_like, outputs))
 
-  options = parallel._compiler_options(deterministic=False)
+  options = parallel.compiler_options(deterministic=False)
   return [
     jax.jit(function).lower(*example).compile(compiler_options=options)
     for function in (forward, both)

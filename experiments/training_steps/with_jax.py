@@ -58,7 +58,7 @@ ABLATIONS = {
   'sums of biases left to XLA': (_without(layers, 'add_bias', plain.add_bias),),
   'what is read twice left to XLA': (_without(layers, '_stored', lambda x: x),),
   'no compiler options': (
-    _without(parallel, '_compiler_options', lambda deterministic: {}),
+    _without(parallel, 'compiler_options', lambda deterministic: {}),
   ),
   'state not donated': (),
 }
