@@ -1,17 +1,21 @@
 """Which fields of a config may change, and when."""
 
-# What no result depends on, but for rounding.
-WITHOUT_EFFECT = (
-  'checkpoint_every_epochs',
-  'checkpoint_every_steps',
-  'keep_checkpoints',
+# The machine's, not the run's.
+_PLACES = (
   'num_devices',
-  'profile_steps',
-  'checks',
   'data.dir',
   'data.tfds_dir',
   'data.manual_dir',
   'data.workers',
+)
+# What no result depends on, but for rounding.
+WITHOUT_EFFECT = (
+  *_PLACES,
+  'checkpoint_every_epochs',
+  'checkpoint_every_steps',
+  'keep_checkpoints',
+  'profile_steps',
+  'checks',
   'eval.split',
   'eval.step',
 )
@@ -22,14 +26,7 @@ _RATES_FOLLOW = {
   'plateau': ('eval_every_epochs', 'eval_every_steps', 'eval.views'),
 }
 # What --mode=eval may be given, beside all of `eval`.
-OF_EVALUATION = (
-  'batch_size',
-  'num_devices',
-  'data.dir',
-  'data.tfds_dir',
-  'data.manual_dir',
-  'data.workers',
-)
+OF_EVALUATION = ('batch_size', *_PLACES)
 
 
 def changes_nothing_done(name: str) -> bool:
