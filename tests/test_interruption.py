@@ -8,6 +8,7 @@ import time
 import pytest
 
 from alexnet_jax import errors, evaluate, parallel, train
+from experiments.faults import trial
 from tests import runs, tiny
 
 
@@ -54,12 +55,12 @@ def test_a_signal_loses_no_step(
     _signal_at(patch, owner, name, calls)
     with pytest.raises(errors.Interrupted, match=f'after step {saved},'):
       train.train_and_evaluate(config, tmp_path)
-  assert runs.newest(tmp_path, config).step == saved
+  assert trial.newest(tmp_path).step == saved
   state = train.train_and_evaluate(config, tmp_path)
   expected, workdir = undisturbed
   runs.assert_same(state, expected)
-  assert runs.rows(tmp_path) == runs.rows(workdir)
-  runs.assert_same(runs.newest(tmp_path, config), expected)
+  assert trial.rows(tmp_path) == trial.rows(workdir)
+  runs.assert_same(trial.newest(tmp_path), expected)
 
 
 def test_the_second_signal_acts_at_once():

@@ -12,8 +12,9 @@ import pytest
 
 from alexnet_jax import evaluate, parallel, train, train_state
 from alexnet_jax.data import preprocessing
+from experiments.faults import trial
 from experiments.faults.hosts import free_port
-from tests import runs, tiny
+from tests import tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -94,10 +95,10 @@ def test_two_processes_train_like_one_and_one_goes_on(tmp_path):
   first, second = _finish(_start(workdir, tmp_path / 'data', 2, steps=5))
   assert 'parameters in 2 tower(s) on 2 device(s)' in first
   assert 'parameters' not in second
-  assert runs.newest(workdir, config).step == 5
+  assert trial.newest(workdir).step == 5
   state = train.train_and_evaluate(config, workdir)
-  rows = runs.rows(workdir)
-  for row, other in zip(rows, runs.rows(tmp_path / 'one'), strict=True):
+  rows = trial.rows(workdir)
+  for row, other in zip(rows, trial.rows(tmp_path / 'one'), strict=True):
     assert row['loss'] == pytest.approx(other['loss'], rel=1e-5)
     assert row | {'loss': 0} == other | {'loss': 0}
   for a, b in zip(

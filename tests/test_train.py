@@ -15,6 +15,7 @@ import pytest
 
 from alexnet_jax import config_fields, errors, evaluate, train, validate
 from alexnet_jax import workdir as workdir_lib
+from experiments.faults import trial
 from tests import runs, tiny, views
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -29,7 +30,7 @@ def data_dir(tmp_path_factory):
 
 def test_rows_have_the_fields_of_the_contract(data_dir, tmp_path):
   train.train_and_evaluate(tiny.get_config(data_dir), tmp_path)
-  rows = runs.rows(tmp_path)
+  rows = trial.rows(tmp_path)
   keys = [(row['step'], row['split']) for row in rows]
   assert len(set(keys)) == len(keys)
   assert [k for k in keys if k[1] == 'validation'] == [
@@ -63,8 +64,8 @@ def test_resuming_gives_the_undisturbed_run(data_dir, tmp_path):
   state = train.train_and_evaluate(config, parts)
   runs.assert_same(state, expected)
   extra = {(7, 'validation')}
-  rows = [r for r in runs.rows(parts) if (r['step'], r['split']) not in extra]
-  assert rows == runs.rows(whole)
+  rows = [r for r in trial.rows(parts) if (r['step'], r['split']) not in extra]
+  assert rows == trial.rows(whole)
 
 
 def _command(data_dir, workdir, *flags):
@@ -101,11 +102,10 @@ def test_a_kill_changes_nothing(data_dir, tmp_path, number, code):
     assert process.poll() is None, 'the run ended before it was killed'
   os.kill(process.pid, number)
   assert process.wait() == code
-  assert runs.rows(killed)[-1]['step'] < 60
+  assert trial.rows(killed)[-1]['step'] < 60
   assert _run(_command(data_dir, killed)).returncode == 0
-  config = tiny.get_config(data_dir)
-  runs.assert_same(runs.newest(killed, config), runs.newest(whole, config))
-  assert runs.rows(killed) == runs.rows(whole)
+  runs.assert_same(trial.newest(killed), trial.newest(whole))
+  assert trial.rows(killed) == trial.rows(whole)
 
 
 def test_eval_mode_prints_one_line_of_json_last(data_dir, tmp_path):
@@ -154,7 +154,7 @@ def test_plateau_ends_the_run_and_survives_a_restart(data_dir, tmp_path):
   assert int(state.step) == 4  # three drops, then the end
   assert float(state.rate_scale) == pytest.approx(1e-4)
   runs.assert_same(train.train_and_evaluate(config, tmp_path), state)
-  assert runs.rows(tmp_path)[-1]['step'] == 4
+  assert trial.rows(tmp_path)[-1]['step'] == 4
 
 
 def test_two_do_not_train_in_one_workdir(data_dir, tmp_path):
@@ -172,12 +172,12 @@ def test_a_training_error_ends_the_run_and_it_stays_ended(data_dir, tmp_path):
   config.log_every_steps = 3
   config.stop_at_train_error = 0.4
   state = train.train_and_evaluate(config, tmp_path)
-  rows = [row for row in runs.rows(tmp_path) if row['split'] == 'train']
+  rows = [row for row in trial.rows(tmp_path) if row['split'] == 'train']
   *before, last = (row['top1_error'] for row in rows)
   assert last < 0.4 <= min(before)
   assert int(state.step) == rows[-1]['step'] < 100
   runs.assert_same(train.train_and_evaluate(config, tmp_path), state)
-  assert runs.rows(tmp_path)[-1]['step'] == int(state.step)
+  assert trial.rows(tmp_path)[-1]['step'] == int(state.step)
 
 
 def test_numbers_that_explode_stop_the_run(data_dir, tmp_path):

@@ -29,6 +29,13 @@ _FLAGS = (
   '--config.checkpoint_every_steps=0',
 )
 
+# Python's own allocator, and what glibc keeps ready for each of some hundred
+# threads, would pass for memory in use.
+_MALLOC = {
+  'PYTHONMALLOC': 'malloc',
+  'GLIBC_TUNABLES': 'glibc.malloc.tcache_count=0',
+}
+
 
 def case(minutes: float) -> str:
   """What its row is called."""
@@ -48,7 +55,7 @@ def soak(workdir: pathlib.Path, minutes: float) -> Iterator[trial.Row]:
     workdir / 'soak',
     10**7,
     _FLAGS,
-    {'PYTHONMALLOC': 'malloc'},  # its own allocator would keep things unseen
+    _MALLOC,
     program=('-m', 'experiments.faults.watched', str(in_use)),
   )
   run.wait_for(trial.Run.is_training)
