@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import gc
 import math
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -182,8 +183,25 @@ def _train(
       interruption=interruption,
       plateau=progress.plateau,
     )
+    stack.enter_context(_prompt_garbage_collection())
     loop.run(first_step, is_pending=progress.is_pending)
     return stepper.canonical_state()
+
+
+@contextlib.contextmanager
+def _prompt_garbage_collection() -> Iterator[None]:
+  """Sets aside what there is, which is there to stay.
+
+  Python looks through old objects when there are a quarter more of them, and
+  libraries bring hundreds of thousands; each evaluation leaves some hundred
+  that refer to each other.
+  """
+  gc.collect()
+  gc.freeze()
+  try:
+    yield
+  finally:
+    gc.unfreeze()
 
 
 class _Stepper:

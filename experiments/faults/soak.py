@@ -2,8 +2,7 @@
 
 Memory is judged by what is in use, see `watched`. Each checkpoint leaves some
 40 KB, whatever the network's size: tensorstore 0.1.86 keeps 273 bytes of each
-`Spec.to_json()`, which orbax calls several times an array. Steps, evaluations
-and rows of metrics leave nothing.
+`Spec.to_json()`, which orbax calls several times an array.
 """
 
 import pathlib
