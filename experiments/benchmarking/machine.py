@@ -1,5 +1,6 @@
 """What stands beside every measured number: machine, versions, command."""
 
+import contextlib
 import functools
 import importlib.metadata
 import platform
@@ -46,8 +47,11 @@ def gpu() -> str:
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
   """Versions of those packages that are installed."""
-  installed = {d.name.lower(): d for d in importlib.metadata.distributions()}
-  return {n: installed[n].version for n in packages if n in installed}
+  found = {}
+  for name in packages:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      found[name] = importlib.metadata.version(name)
+  return found
 
 
 def heading(title: str, environment: dict[str, object]) -> str:
