@@ -1,7 +1,6 @@
 """What the race was: a table of epochs and ratios, and the paper's figure."""
 
 import itertools
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -65,7 +64,7 @@ def markdown(found: Mapping[str, race.Pair]) -> str:
 def _results(condition: str, pair: race.Pair) -> list[str]:
   relu, tanh = pair['relu'], pair['tanh']
   seeds = ', '.join(str(attempt.seed) for attempt in relu.attempts)
-  cells = [condition, *_line(relu), *_line(tanh), ratio(pair)]
+  cells = [condition, *_line(relu), *_line(tanh), _ratio(pair)]
   return [*cells, f'{_PUBLISHED:g}', seeds]
 
 
@@ -76,7 +75,7 @@ def _line(line: race.Line) -> tuple[str, str]:
   return rate, _spread([_takes(attempt) for attempt in line.attempts])
 
 
-Bounded = tuple[str, float]  # '' or what makes the number a bound, '>' or '<'
+Bounded = tuple[str, float]  # '', or '>' or '<' of a bound; '?'
 
 
 def _takes(attempt: race.Attempt, less: float = 0.0) -> Bounded:
@@ -86,7 +85,7 @@ def _takes(attempt: race.Attempt, less: float = 0.0) -> Bounded:
   return '>', attempt.limit - less
 
 
-def ratio(pair: race.Pair, less: float = 0.0) -> str:
+def _ratio(pair: race.Pair, less: float = 0.0) -> str:
   """tanh's epochs over ReLU's: mean and spread over seeds, or each by itself.
 
   Args:
@@ -96,17 +95,13 @@ def ratio(pair: race.Pair, less: float = 0.0) -> str:
   relu, tanh = pair['relu'].attempts, pair['tanh'].attempts
   if not pair['tanh'].arrives:
     # Its only attempts are the tuning seed's: taken with the slowest of ReLU.
-    relu = [max(relu, key=_takes_long)]
+    relu = [max(relu, key=lambda attempt: _takes(attempt)[1])]
   return _spread(
     [
       _quotient(_takes(slow, less), _takes(fast, less))
       for slow, fast in zip(tanh, relu, strict=True)
     ]
   )
-
-
-def _takes_long(attempt: race.Attempt) -> float:
-  return attempt.epochs or math.inf
 
 
 def _quotient(slow: Bounded, fast: Bounded) -> Bounded:
@@ -133,7 +128,8 @@ def _bounded(bound: str, number: float) -> str:
 
 def _middles(found: Mapping[str, race.Pair]) -> str:
   told = [
-    f'{ratio(pair, _MIDDLE)} ({condition})' for condition, pair in found.items()
+    f'{_ratio(pair, _MIDDLE)} ({condition})'
+    for condition, pair in found.items()
   ]
   return ', '.join(told)
 
