@@ -24,6 +24,7 @@ _GIVE_UP = 600.0  # seconds
 BATCH_SIZE = 16
 _FLAGS = (
   '--config=configs/quickstart.py',
+  '--config.deterministic=True',  # GPUs repeat no bits without it
   f'--config.batch_size={BATCH_SIZE}',
   '--config.log_every_steps=5',
   '--config.checkpoint_every_steps=15',
