@@ -85,6 +85,17 @@ def test_tanh_gives_up_after_ten_times_as_long(tmp_path):
   assert '| none | > 20 | > 8.7 | 6 |' in table
 
 
+def test_relu_may_fail_where_tanh_arrives(tmp_path):
+  def execute(runs):
+    return _execute(runs, {'relu': 70.0, 'tanh': 24.0})
+
+  pair = race.compare(_lab(tmp_path, execute), '2012')
+  assert {attempt.limit for attempt in pair['relu'].tuning} == {60.0}
+  # 24.3 epochs of the slowest of tanh, against 60.
+  cells = '| 2012 | none | > 60 | 0.001 | 24.2 ± 0.1 | < 0.405 | 6 |'
+  assert cells in report.markdown({'2012': pair})
+
+
 @pytest.mark.parametrize(
   'relu, tanh, cells',
   [

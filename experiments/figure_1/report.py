@@ -93,15 +93,19 @@ def _ratio(pair: race.Pair, less: float = 0.0) -> str:
     less: epochs that both take less.
   """
   relu, tanh = pair['relu'].attempts, pair['tanh'].attempts
-  if not pair['tanh'].arrives:
-    # Its only attempts are the tuning seed's: taken with the slowest of ReLU.
-    relu = [max(relu, key=lambda attempt: _takes(attempt)[1])]
+  if not (pair['relu'].arrives and pair['tanh'].arrives):
+    # One is a bound, of the tuning seed: so is its ratio with the slowest.
+    relu, tanh = [_slowest(relu)], [_slowest(tanh)]
   return _spread(
     [
       _quotient(_takes(slow, less), _takes(fast, less))
       for slow, fast in zip(tanh, relu, strict=True)
     ]
   )
+
+
+def _slowest(attempts: Sequence[race.Attempt]) -> race.Attempt:
+  return max(attempts, key=lambda attempt: _takes(attempt)[1])
 
 
 def _quotient(slow: Bounded, fast: Bounded) -> Bounded:
