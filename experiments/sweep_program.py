@@ -5,6 +5,11 @@ a time). The same command again skips what is finished and goes on with the
 rest. Writes to --workdir: results.md, results.jsonl (a run a line), plot.png,
 environment.json, and VARIANT/seed-N/ for each run, with its log.txt.
 
+    --gpus=0,0,0
+
+makes three at a time on the first GPU, which small networks leave idle (set
+XLA_PYTHON_CLIENT_PREALLOCATE=false, or the first takes all of its memory).
+
     --slurm=timeout_min=1440,slurm_partition=gpu,gpus_per_node=1
 
 makes every run a job of SLURM instead, with parameters of submitit and logs in
@@ -42,7 +47,9 @@ def define_flags() -> None:
   flags.DEFINE_multi_string(
     'set', [], 'FIELD=VALUE of every config, as --set=num_epochs=5.'
   )
-  flags.DEFINE_list('gpus', [], 'Numbers; by default all that are visible.')
+  flags.DEFINE_list(
+    'gpus', [], 'Numbers, one a process; by default all that are visible.'
+  )
   flags.DEFINE_list(
     'slurm',
     [],
