@@ -8,7 +8,7 @@ environment.json, and VARIANT/seed-N/ for each run, with its log.txt.
     --gpus=0,0,0
 
 makes three at a time on the first GPU, which small networks leave idle (set
-XLA_PYTHON_CLIENT_PREALLOCATE=false, or the first takes all of its memory).
+XLA_PYTHON_CLIENT_PREALLOCATE=false, or the first takes most of its memory).
 
     --slurm=timeout_min=1440,slurm_partition=gpu,gpus_per_node=1
 
@@ -48,7 +48,10 @@ def define_flags() -> None:
     'set', [], 'FIELD=VALUE of every config, as --set=num_epochs=5.'
   )
   flags.DEFINE_list(
-    'gpus', [], 'Numbers, one a process; by default all that are visible.'
+    'gpus',
+    [],
+    'By number, a process on each; one that is named twice has two. By '
+    'default all that are visible.',
   )
   flags.DEFINE_list(
     'slurm',

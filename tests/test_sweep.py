@@ -168,7 +168,7 @@ def test_devices_are_shared_out(tmp_path, monkeypatch):
 
 
 def _row(values, published=None):
-  return sweep_results.Row('x', tuple(values), (), published, '')
+  return sweep_results.Row('x', tuple(values), (), (), published, '')
 
 
 @pytest.mark.parametrize(
@@ -201,6 +201,27 @@ def test_means_and_spreads():
   assert row.mean == pytest.approx(0.3)
   assert row.std == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
   assert row.variance_of_mean == pytest.approx(0.07 / 3)
+
+
+def test_training_errors_are_of_the_last_epoch(tmp_path):
+  run, *_ = sweep.plan(EXPERIMENT, tmp_path, seeds=[0])
+  run.workdir.mkdir(parents=True)
+  logged = [
+    # split, epoch, error, examples
+    ('train', 8.9, 0.9, 100),
+    ('train', 9.5, 0.4, 100),
+    ('train', 10.0, 0.1, 50),
+    ('validation', 10.0, 0.5, 70),
+  ]
+  with (run.workdir / 'metrics.jsonl').open('w') as file:
+    for split, epoch, error, examples in logged:
+      row = {'step': 5, 'split': split, 'epoch': epoch, 'examples': examples}
+      file.write(json.dumps(row | {'top1_error': error}) + chr(10))
+  measured = sweep.measure(run, sweep.outcome(run))
+  assert measured['value'] == 0.5
+  assert measured['training_error'] == pytest.approx(0.3)
+  row, *_ = sweep_results.rows(EXPERIMENT, [measured])
+  assert row.training == (measured['training_error'],)
 
 
 def test_unknown_data_are_refused(tmp_path):

@@ -15,6 +15,7 @@ import os
 import pathlib
 import queue
 import signal
+import statistics
 import subprocess
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -307,8 +308,8 @@ def measure(run: Run, result: Result) -> Result:
     result: of `execute`.
 
   Returns:
-    With 'value', the last validation's top-1 error, and how many 'steps' and
-    'epochs' it took; a run without one has failed.
+    With 'value', the last validation's top-1 error, 'training_error', and how
+    many 'steps' and 'epochs' it took; a run without a value has failed.
   """
   if result['status'] != 'finished':
     return result
@@ -321,6 +322,17 @@ def measure(run: Run, result: Result) -> Result:
     return outcome(run, 'it has ended without a validation')
   return result | {
     'value': found[-1]['top1_error'],
+    'training_error': _training_error(rows),
     'steps': rows[-1]['step'],
     'epochs': rows[-1]['epoch'],
   }
+
+
+def _training_error(rows: Sequence[rows_lib.Row]) -> float | None:
+  """Top-1, over the last epoch as it was trained; None where none is logged."""
+  end = rows[-1]['epoch']
+  last = [r for r in rows if r['split'] == 'train' and r['epoch'] > end - 1]
+  if not last:
+    return None
+  examples = [row['examples'] for row in last]
+  return statistics.fmean([row['top1_error'] for row in last], examples)

@@ -14,6 +14,7 @@ from alexnet_jax.sweeps import sweep
 _ERROR = 'top-1 error'
 _HEAD = (
   'std',
+  'training error',
   'seeds',
   'difference',
   'published',
@@ -30,6 +31,7 @@ class Row:
   Attributes:
     variant: its name.
     values: top-1 errors, by seed, for the seeds that finished.
+    training: their top-1 errors in the last epoch of training.
     failures: reasons, for those that did not.
     published: as `sweep.Variant`.
     source: likewise.
@@ -37,6 +39,7 @@ class Row:
 
   variant: str
   values: tuple[float, ...]
+  training: tuple[float, ...]
   failures: tuple[str, ...]
   published: float | None
   source: str
@@ -44,7 +47,7 @@ class Row:
   @property
   def mean(self) -> float:
     """Of the values; nan where there are none."""
-    return statistics.fmean(self.values) if self.values else math.nan
+    return _mean(self.values)
 
   @property
   def std(self) -> float:
@@ -55,6 +58,10 @@ class Row:
   def variance_of_mean(self) -> float:
     """Squared standard error; nan for fewer than two values."""
     return self.std**2 / len(self.values) if self.values else math.nan
+
+
+def _mean(values: Sequence[float]) -> float:
+  return statistics.fmean(values) if values else math.nan
 
 
 def rows(
@@ -71,9 +78,12 @@ def rows(
     own = sorted(
       (r for r in results if r['variant'] == name), key=lambda r: r['seed']
     )
+    finished = [r for r in own if r['status'] == 'finished']
+    training = [r['training_error'] for r in finished]
     return Row(
       name,
-      tuple(r['value'] for r in own if r['status'] == 'finished'),
+      tuple(r['value'] for r in finished),
+      tuple(error for error in training if error is not None),
       tuple(
         f'seed {r["seed"]}: {r["reason"]}'
         for r in own
@@ -127,7 +137,11 @@ def markdown(
   sources = [f'- {row.variant}: {row.source}' for row in table if row.source]
   head = ('variant', _ERROR, *_HEAD)
   cells = [_cells(row, baseline) for row in table]
-  parts = [experiment.claim, tables.markdown(head, cells, 'lrrrrrrl')]
+  parts = [experiment.claim, tables.markdown(head, cells, 'lrrrrrrrl')]
+  parts.append(
+    'Training errors are of the last epoch, with the dropout and augmentation '
+    'that it had.'
+  )
   parts.append(
     f"Verdicts are Welch's t test at {_CONFIDENCE:.0%}, each by itself; there "
     f'are {len(table) - 1}.'
@@ -144,7 +158,8 @@ def markdown(
 
 
 def _cells(row: Row, baseline: Row) -> list[str]:
-  ours = [_number(row.mean), _number(row.std), str(len(row.values))]
+  errors = map(_number, (row.mean, row.std, _mean(row.training)))
+  ours = [*errors, str(len(row.values))]
   published = _number(row.published)
   if row is baseline:
     return [row.variant, *ours, '', published, '', '']

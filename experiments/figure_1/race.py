@@ -13,7 +13,6 @@ from alexnet_jax.sweeps import rate_search, sweep
 TARGET = 0.25
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 TUNING_SEED = 0
-SEEDS = (1, 2, 3)  # at the best rate
 _MOST_EPOCHS = 60.0  # of ReLU, and of tanh where ReLU takes more
 _PATIENCE = 10.0  # times ReLU's epochs, for tanh
 
@@ -55,6 +54,12 @@ class Attempt:
   exploded: bool = False
   curve: Sequence[tuple[float, float]] = ()
 
+  def told(self) -> str:
+    """A line of JSON, without the curve."""
+    fields = dataclasses.asdict(self)
+    del fields['curve']
+    return json.dumps(fields)
+
 
 @dataclasses.dataclass(frozen=True)
 class Line:
@@ -62,7 +67,8 @@ class Line:
 
   Attributes:
     tuning: attempts of the tuning seed, a rate each.
-    attempts: at the best rate; the other seeds', where there are any.
+    attempts: the other seeds' at the best rate; where no rate arrives, the
+      tuning seed's at the rate that was tried first.
   """
 
   tuning: Sequence[Attempt]
@@ -86,8 +92,8 @@ class Lab:
     data: as after the colon of --config.
     conditions: by name.
     execute: as `sweep_program.execute_all`.
-    overrides: further fields of every run.
     seeds: to run at the best rate.
+    overrides: further fields of every run.
     attempts: all so far, by directory.
   """
 
@@ -95,8 +101,8 @@ class Lab:
   data: str
   conditions: Mapping[str, Condition]
   execute: Callable[[Sequence[sweep.Run]], Iterable[sweep.Result]]
+  seeds: Sequence[int]
   overrides: sweep.Overrides = dataclasses.field(default_factory=dict)
-  seeds: Sequence[int] = SEEDS
   attempts: dict[pathlib.Path, Attempt] = dataclasses.field(
     default_factory=dict
   )
@@ -122,15 +128,9 @@ class Lab:
     for result in self.execute(list(runs.values())):
       seed = result['seed']
       attempts[seed] = _ended(attempts[seed], runs[seed], result)
-      self._keep(runs[seed].workdir, attempts[seed])
+      self.attempts[runs[seed].workdir] = attempts[seed]
+      print(attempts[seed].told(), flush=True)
     return list(attempts.values())
-
-  def _keep(self, directory: pathlib.Path, attempt: Attempt) -> None:
-    self.attempts[directory] = attempt
-    rows = [dataclasses.asdict(attempt) for attempt in self.attempts.values()]
-    (self.workdir / 'results.jsonl').write_text(rows_lib.dump(rows))
-    told = {k: v for k, v in rows[-1].items() if k != 'curve'}
-    print(json.dumps(told), flush=True)
 
   def _run(self, attempt: Attempt) -> sweep.Run:
     fields = {
@@ -192,10 +192,12 @@ def measure(lab: Lab, condition: str, activation: str, limit: float) -> Line:
 def compare(lab: Lab, condition: str) -> Pair:
   """ReLU, then tanh, which may take `_PATIENCE` times as long.
 
+  Where ReLU does not arrive, tanh may take as long as that was given.
+
   Raises:
     UserError: where a run fails.
   """
   relu = measure(lab, condition, 'relu', _MOST_EPOCHS)
-  taken = [attempt.epochs for attempt in relu.tuning if attempt.epochs]
-  limit = _PATIENCE * min(taken) if taken else _MOST_EPOCHS
+  arrivals = [attempt.epochs for attempt in relu.tuning if attempt.epochs]
+  limit = (_PATIENCE * min(arrivals)) if arrivals else _MOST_EPOCHS
   return {'relu': relu, 'tanh': measure(lab, condition, 'tanh', limit)}

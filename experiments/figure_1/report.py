@@ -63,7 +63,9 @@ def markdown(found: Mapping[str, race.Pair]) -> str:
 
 def _results(condition: str, pair: race.Pair) -> list[str]:
   relu, tanh = pair['relu'], pair['tanh']
-  seeds = ', '.join(str(attempt.seed) for attempt in relu.attempts)
+  lines = (relu, tanh)
+  seen = {attempt.seed for line in lines for attempt in line.attempts}
+  seeds = ', '.join(map(str, sorted(seen)))
   cells = [condition, *_line(relu), *_line(tanh), _ratio(pair)]
   return [*cells, f'{_PUBLISHED:g}', seeds]
 
@@ -94,7 +96,7 @@ def _ratio(pair: race.Pair, less: float = 0.0) -> str:
   """
   relu, tanh = pair['relu'].attempts, pair['tanh'].attempts
   if not (pair['relu'].arrives and pair['tanh'].arrives):
-    # One is a bound, of the tuning seed: so is its ratio with the slowest.
+    # Where nothing arrived, only the tuning seed ran: against the slowest.
     relu, tanh = [_slowest(relu)], [_slowest(tanh)]
   return _spread(
     [

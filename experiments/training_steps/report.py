@@ -40,8 +40,9 @@ def update(output: pathlib.Path, name: str, section: dict) -> dict:
 def _heading(section: dict) -> str:
   heading = machine.heading('Training step', section['environment'])
   return f"""{heading}
-The command above measured the last section; every section names its commit and
-settings, results.json has the rest. Images/s are medians of the rounds, least
+The command above made the newest measurement; every section names its commit
+and settings, results.json has the rest. Rates of one section compare, those of
+two do not: machines have slow hours. Images/s are medians of the rounds, least
 and most in brackets. Ratios are medians of the rounds' ratios to the first row
 of those that took turns.
 """
