@@ -79,6 +79,10 @@ def test_missing_imagenet_says_what_to_get_and_where(monkeypatch, tmp_path):
     'ILSVRC2012_img_val.tar',
     f'{tmp_path}/tars',
     'python -m alexnet_jax.data.prepare',
+    "Kaggle's imagenet-object-localization-challenge",
+    '--config=configs/quickstart.py',
+    '--config=configs/alexnet.py:shapes',
+    '--config=configs/alexnet.py:folder=',
   ):
     assert part in message
   assert not (tmp_path / 'run').exists()

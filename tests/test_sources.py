@@ -13,7 +13,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from alexnet_jax import errors
-from alexnet_jax.data import ilsvrc, shapes, sources
+from alexnet_jax.data import ilsvrc, images, prepare, records, shapes, sources
+from tests import pictures
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +133,89 @@ def test_imagenet_tars_that_are_missing_are_named(no_network, tmp_path, there):
   for tar in ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar'):
     assert tar in remedy and (tar in missing) == (tar not in there)
   assert 'image-net.org' in remedy
+
+
+WNIDS = ('n01440764', 'n02007558', 'n15075141')
+# Number of a validation image -> its label.
+KAGGLE_LABELS = {1: 2, 2: 0, 3: 1, 4: 0}
+KAGGLE_CSV = 'LOC_val_solution.csv'
+
+
+@pytest.fixture
+def kaggle(tmp_path) -> pathlib.Path:
+  """A small ImageNet as Kaggle ships it, whose pictures all differ."""
+  root = tmp_path / 'kaggle'
+  paths = [f'train/{w}/{w}_{i}.JPEG' for w in WNIDS[::-1] for i in (7, 30)]
+  paths += [f'val/ILSVRC2012_val_{n:08d}.JPEG' for n in KAGGLE_LABELS]
+  for seed, path in enumerate(paths):
+    path = root / 'ILSVRC/Data/CLS-LOC' / path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pictures.jpeg(pictures.smooth(seed, 32, 32)))
+  rows = ['ImageId,PredictionString']
+  for number in sorted(KAGGLE_LABELS, reverse=True):
+    box = f'{WNIDS[KAGGLE_LABELS[number]]} 85 1 499 272 '
+    rows.append(f'ILSVRC2012_val_{number:08d},{box * number}')
+  (root / KAGGLE_CSV).write_text('\n'.join(rows) + '\n')
+  return root
+
+
+def test_imagenet_as_kaggle_ships_it(no_network, monkeypatch, tmp_path, kaggle):
+  options = ['--source=imagenet2012', '--image_size=32', '--encoding=raw']
+  options += [f'--manual_dir={kaggle}', f'--data_dir={tmp_path}']
+  monkeypatch.setattr('sys.argv', ['prepare', *options])
+  prepare.main()
+  prepare.main()  # finds it prepared, from the same files
+  prepared = records.open_prepared(str(tmp_path), 'imagenet2012')
+  assert prepared.class_names == list(WNIDS)
+  labels = {'train': [0, 0, 1, 1, 2, 2], 'validation': [2, 0, 1, 0]}
+  globs = {'train': 'train/*/*', 'validation': 'val/*'}
+  for split, pattern in globs.items():
+    assert prepared.open_split(split).labels.tolist() == labels[split]
+    paths = sorted(kaggle.glob(f'ILSVRC/Data/CLS-LOC/{pattern}.JPEG'))
+    pixels = [images.decode(path.read_bytes()) for path in paths]
+    np.testing.assert_array_equal(pictures.stored(prepared, split), pixels)
+
+
+@pytest.mark.parametrize(
+  'pattern, replacement, named',
+  [
+    ('.*_00000003,.*\n', '', 'no class for ILSVRC2012_val_00000003.JPEG'),
+    ('n02007558', 'n00000001', 'n00000001 for ILSVRC2012_val_00000003.JPEG'),
+    ('(?s).*', 'no csv', 'no class for ILSVRC2012_val_00000001.JPEG'),
+  ],
+)
+def test_mistakes_in_the_csv_of_kaggle(kaggle, pattern, replacement, named):
+  csv = kaggle / KAGGLE_CSV
+  csv.write_text(re.sub(pattern, replacement, csv.read_text()))
+  message = _opening_fails('imagenet2012', manual_dir=str(kaggle))
+  assert f'{csv} has {named}' in message
+
+
+def test_another_class_is_another_imagenet(kaggle):
+  csv = kaggle / KAGGLE_CSV
+  known = sources.fingerprint('imagenet2012', str(kaggle))
+  csv.write_text(csv.read_text().replace(WNIDS[1], WNIDS[2]))
+  assert sources.fingerprint('imagenet2012', str(kaggle)) != known
+
+
+@pytest.mark.parametrize('gone', [KAGGLE_CSV, 'train', 'val'])
+def test_a_part_of_kaggle_that_is_missing_is_named(kaggle, gone):
+  (path,) = kaggle.rglob(gone)
+  path.rename(kaggle / 'elsewhere')
+  message = _opening_fails('imagenet2012', manual_dir=str(kaggle))
+  assert message.startswith(str(path)) and 'not found' in message
+
+
+def test_tars_beside_the_folders_of_kaggle_win(kaggle, monkeypatch):
+  assert ilsvrc.kaggle_folder(str(kaggle))
+  monkeypatch.chdir(kaggle)
+  assert ilsvrc.kaggle_folder('') is None
+  _write(kaggle, 'ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar')
+  monkeypatch.setattr(sources, '_tfds_source', lambda *given: given)
+  given = ('imagenet2012', '', str(kaggle))
+  assert sources.open_source(*given) == given
+  of_tars = ilsvrc.fingerprint(str(kaggle))
+  assert sources.fingerprint('imagenet2012', str(kaggle)) == of_tars
 
 
 def test_directory_names(tmp_path):

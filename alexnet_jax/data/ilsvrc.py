@@ -1,4 +1,8 @@
-"""The ILSVRC-2012 tars: which they are, where they come from."""
+"""The files of ILSVRC-2012: which they are and where they come from.
+
+image-net.org has two tars. Kaggle has the same images in folders, and the
+classes of the validation images in a CSV file.
+"""
 
 import hashlib
 import os
@@ -17,15 +21,18 @@ _TARS = {
   'ILSVRC2012_img_val.tar': '29b22e2961454d5413ddabcf34fc5622',
 }
 _BLOCK = 2**20  # bytes
-_WHERE_TO_GET_THEM = (
-  'register at image-net.org, download {} (138 GB) and {} (6.3 GB), and put '
-  'both into that directory'.format(*_TARS)
-)
+_KAGGLE = "Kaggle's imagenet-object-localization-challenge"
+_KAGGLE_IMAGES = 'ILSVRC/Data/CLS-LOC'
+_KAGGLE_CSV = 'LOC_val_solution.csv'  # beside ILSVRC/
 
 
-def instructions(manual_dir: str) -> str:
-  """What to get and where to put it."""
-  return f'for --manual_dir={manual_dir}, {_WHERE_TO_GET_THEM}'
+def instructions(directory: str) -> str:
+  """Returns what to get and where to put it."""
+  train, validation = _TARS
+  return (
+    f'register at image-net.org and put {train} (138 GB) and {validation} '
+    f'(6.3 GB) into {directory}, or unpack {_KAGGLE} there'
+  )
 
 
 def _paths(manual_dir: str) -> list[pathlib.Path]:
@@ -44,8 +51,52 @@ def check_present(manual_dir: str) -> None:
   if missing:
     raise errors.UserError(
       f'{" and ".join(missing)} not found in --manual_dir={manual_dir}; '
-      f'{_WHERE_TO_GET_THEM}.'
+      f'{instructions("that directory")}.'
     )
+
+
+def kaggle_folder(manual_dir: str) -> pathlib.Path | None:
+  """Returns Kaggle's folder of images if it is there and the tars are not."""
+  folder = pathlib.Path(manual_dir).expanduser() / _KAGGLE_IMAGES
+  there = manual_dir and _missing(manual_dir) and folder.is_dir()
+  return folder if there else None
+
+
+def kaggle_validation(folder: pathlib.Path) -> dict[pathlib.Path, str]:
+  """Returns Kaggle's validation images, sorted, with their WordNet ids.
+
+  Args:
+    folder: Kaggle's folder of images, which holds train/ and val/.
+
+  Raises:
+    UserError: if files are missing, or an image has no class that train/ has.
+  """
+  train, val = folder / 'train', folder / 'val'
+  csv, images = folder.parents[2] / _KAGGLE_CSV, sorted(val.glob('*.JPEG'))
+  for path, found in (
+    (train, train.is_dir()),
+    (val / '*.JPEG', images),
+    (csv, csv.is_file()),
+  ):
+    if not found:
+      raise errors.UserError(f'{path} not found; unpack it from {_KAGGLE}.')
+  class_of, classes = _read_csv(csv), {path.name for path in train.iterdir()}
+  for image in images:
+    class_name = class_of.get(image.stem) or 'no class'
+    if class_name not in classes:
+      raise errors.UserError(
+        f'{csv} has {class_name} for {image.name}, where it needs the name of '
+        f'a folder in {train}; unpack both again from {_KAGGLE}.'
+      )
+  return {image: class_of[image.stem] for image in images}
+
+
+def _read_csv(path: pathlib.Path) -> dict[str, str]:
+  """Returns the class of each image: the first word after the comma."""
+  lines = path.read_text(errors='replace').splitlines()
+  # For example: ILSVRC2012_val_00000001,n01751748 111 108 441 193
+  pairs = (line.split(' ', 1)[0].partition(',') for line in lines)
+  return {image: class_name for image, _, class_name in pairs}
 
 
 def fingerprint(manual_dir: str) -> str:

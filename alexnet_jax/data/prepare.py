@@ -178,7 +178,8 @@ def check_origin(prepared: records.PreparedSet, manual_dir: str) -> None:
 
   Args:
     prepared: the set.
-    manual_dir: where the ILSVRC tars lie, if they still do.
+    manual_dir: the directory of the ILSVRC tars or of Kaggle's ILSVRC/, if
+      they are still there.
   """
   name, known = prepared.info['source'], prepared.info['fingerprint']
   given = sources.fingerprint(name, manual_dir)
@@ -193,8 +194,13 @@ def check_origin(prepared: records.PreparedSet, manual_dir: str) -> None:
 def _prepare_small(data: ml_collections.ConfigDict) -> records.PreparedSet:
   if data.name == sources.IMAGENET:
     raise errors.UserError(
-      f'data.name={data.name!r} is not prepared in {data.dir}: '
-      f'{ilsvrc.instructions(data.manual_dir or "tars/")}; then run '
+      f'ImageNet (data.name={data.name!r}) is not prepared in {data.dir}: to '
+      'train now without it, run `python main.py '
+      '--config=configs/quickstart.py --workdir=runs/quickstart` (minutes on a '
+      'CPU), or give '
+      '--config=configs/alexnet.py:shapes or '
+      '--config=configs/alexnet.py:folder=/my/pictures; to get ImageNet, '
+      f'{ilsvrc.instructions(data.manual_dir or "tars/")}, and run '
       f'`{_command(data)}`.'
     )
   source = sources.open_source(data.name, data.tfds_dir, data.manual_dir)
@@ -229,7 +235,11 @@ def _parse_args() -> argparse.Namespace:
   add('--source', required=True, help='see alexnet_jax/data/sources.py')
   add('--data_dir', default='data/', help='root of the result')
   add('--tfds_dir', default='', help="TFDS's own directory")
-  add('--manual_dir', default='', help='the ILSVRC tars')
+  add(
+    '--manual_dir',
+    default='',
+    help="directory of the ILSVRC tars or of Kaggle's ILSVRC/",
+  )
   add('--image_size', type=int, help=f'default: {IMAGE_SIZE}')
   add('--encoding', choices=[records.JPEG, records.RAW])
   add(

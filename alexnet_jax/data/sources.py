@@ -8,6 +8,8 @@ A source is named as in `--config.data.name`:
 
 `folder=` reads `train/` with `validation/` or `val/`; without these, class
 folders directly, where every image whose path hashes to 0 modulo 10 validates.
+`imagenet2012` is built by TFDS from the tars of image-net.org; without them,
+the folders that Kaggle has are read.
 """
 
 import dataclasses
@@ -27,6 +29,8 @@ _IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png')
 _FOLDER = 'folder='
 # Longer than this is prepared by its own command, with the user's consent.
 _SMALL = 100_000
+# Split -> its images, in order -> their classes.
+Splits = dict[str, dict[pathlib.Path, str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +89,7 @@ def open_source(name: str, tfds_dir: str = '', manual_dir: str = '') -> Source:
   Args:
     name: as in `config.data.name`.
     tfds_dir: where TFDS keeps its sets; '' for TFDS's own default.
-    manual_dir: where the ILSVRC tars lie.
+    manual_dir: the directory of the ILSVRC tars or of Kaggle's ILSVRC/.
 
   Raises:
     UserError: where the source does not exist or files of it are missing.
@@ -93,7 +97,9 @@ def open_source(name: str, tfds_dir: str = '', manual_dir: str = '') -> Source:
   if name == 'shapes':
     return _shapes_source()
   if name.startswith(_FOLDER):
-    return _folder_source(name)
+    return _files_source(name, _folder(name), _folder_splits(name))
+  if name == IMAGENET and (folder := ilsvrc.kaggle_folder(manual_dir)):
+    return _files_source(name, folder, _kaggle_splits(folder))
   return _tfds_source(name, tfds_dir, manual_dir)
 
 
@@ -125,8 +131,8 @@ def _folder(name: str) -> pathlib.Path:
   return pathlib.Path(name.removeprefix(_FOLDER)).expanduser().resolve()
 
 
-def _folder_splits(name: str) -> dict[str, list[pathlib.Path]]:
-  """Image paths of each split, sorted."""
+def _folder_splits(name: str) -> Splits:
+  """Returns the images of a folder, sorted in each split."""
   root = _folder(name)
   if not root.is_dir():
     raise errors.UserError(
@@ -140,11 +146,11 @@ def _folder_splits(name: str) -> dict[str, list[pathlib.Path]]:
       'validation': _images(root / held_out),
     }
   else:
-    splits = {'train': [], 'validation': []}
-    for path in _images(root):
-      splits[_hashed_split(path.relative_to(root))].append(path)
-  for split, paths in splits.items():
-    if not paths:
+    splits = {'train': {}, 'validation': {}}
+    for path, class_name in _images(root).items():
+      splits[_hashed_split(path.relative_to(root))][path] = class_name
+  for split, files in splits.items():
+    if not files:
       raise errors.UserError(
         f'data.name={name}: no images for {split} in folders of {root}; put '
         'them in one folder for each class, or in train/ and validation/.'
@@ -152,14 +158,20 @@ def _folder_splits(name: str) -> dict[str, list[pathlib.Path]]:
   return splits
 
 
+def _kaggle_splits(folder: pathlib.Path) -> Splits:
+  """Returns the images of Kaggle's ILSVRC-2012, sorted in each split."""
+  validation = ilsvrc.kaggle_validation(folder)
+  return {'train': _images(folder / 'train'), 'validation': validation}
+
+
 def is_image(path: pathlib.Path) -> bool:
   """Whether a file's name ends like a picture's."""
   return path.suffix.lower() in _IMAGE_SUFFIXES
 
 
-def _images(root: pathlib.Path) -> list[pathlib.Path]:
-  """Of all class folders, sorted."""
-  images = []
+def _images(root: pathlib.Path) -> dict[pathlib.Path, str]:
+  """Returns the images of all class folders, sorted, with their classes."""
+  images = {}
   for folder in sorted(filter(pathlib.Path.is_dir, root.glob('[!.]*'))):
     found = sorted(filter(is_image, folder.iterdir()))
     if not found:
@@ -168,7 +180,7 @@ def _images(root: pathlib.Path) -> list[pathlib.Path]:
         f'({", ".join(_IMAGE_SUFFIXES)}); give class folders that have some, '
         'or such folders in train/ and validation/.'
       )
-    images += found
+    images |= dict.fromkeys(found, folder.name)
   return images
 
 
@@ -177,12 +189,11 @@ def _hashed_split(path: pathlib.Path) -> str:
   return 'train' if int.from_bytes(digest, 'big') % 10 else 'validation'
 
 
-def _class_names(paths: list[pathlib.Path]) -> tuple[str, ...]:
-  return tuple(sorted({path.parent.name for path in paths}))
+def _class_names(files: dict[pathlib.Path, str]) -> tuple[str, ...]:
+  return tuple(sorted(set(files.values())))
 
 
-def _folder_source(name: str) -> Source:
-  splits = _folder_splits(name)
+def _files_source(name: str, root: pathlib.Path, splits: Splits) -> Source:
   class_names = _class_names(splits['train'])
   strangers = set(_class_names(splits['validation'])) - set(class_names)
   if strangers:
@@ -194,10 +205,10 @@ def _folder_source(name: str) -> Source:
   label_of = {label: i for i, label in enumerate(class_names)}
 
   def examples(split: str, start: int) -> tf.data.Dataset:
-    paths = splits[split][start:]
-    dataset = tf.data.Dataset.from_tensor_slices(
-      (list(map(str, paths)), [label_of[p.parent.name] for p in paths])
-    )
+    files = list(splits[split].items())[start:]
+    paths = [str(path) for path, _ in files]
+    labels = [label_of[class_name] for _, class_name in files]
+    dataset = tf.data.Dataset.from_tensor_slices((paths, labels))
     return dataset.map(
       lambda path, label: {
         'image': tf.numpy_function(_read, [path], tf.string),
@@ -207,9 +218,9 @@ def _folder_source(name: str) -> Source:
       num_parallel_calls=tf.data.AUTOTUNE,
     )
 
-  counts = {split: len(paths) for split, paths in splits.items()}
+  counts = {split: len(files) for split, files in splits.items()}
   return Source(
-    name, class_names, None, counts, examples, _fingerprint(name, splits)
+    name, class_names, None, counts, examples, _fingerprint(root, splits)
   )
 
 
@@ -316,27 +327,31 @@ def _example_name(
 def fingerprint(name: str, manual_dir: str = '') -> str:
   """A digest that tells a source's files from others, without reading them.
 
-  Of ILSVRC's tars it covers sizes and both ends, of a folder the paths and
-  sizes of its images.
+  Of ILSVRC's tars it covers sizes and both ends, of a folder the paths, sizes
+  and classes of its images.
 
   Returns:
     '' where there is nothing to compare: drawn sets, those that TFDS downloads
     (and checks) itself, and files that are no longer there.
   """
+  if name == IMAGENET and (folder := ilsvrc.kaggle_folder(manual_dir)):
+    return _fingerprint(folder, _kaggle_splits(folder))
   if name == IMAGENET:
     return ilsvrc.fingerprint(manual_dir)
   if name.startswith(_FOLDER) and _folder(name).is_dir():
-    return _fingerprint(name, _folder_splits(name))
+    return _fingerprint(_folder(name), _folder_splits(name))
   return ''
 
 
-def _fingerprint(name: str, splits: dict[str, list[pathlib.Path]]) -> str:
-  root, digest = _folder(name), hashlib.sha256()
-  for split, paths in splits.items():
-    for path in paths:
+def _fingerprint(root: pathlib.Path, splits: Splits) -> str:
+  digest = hashlib.sha256()
+  for split, files in splits.items():
+    for path, class_name in files.items():
       place = path.relative_to(root).as_posix()
       size = path.stat().st_size if path.exists() else None
       digest.update(f'{split} {place} {size}\n'.encode())
+      if class_name != path.parent.name:
+        digest.update(f'{class_name}\n'.encode())
   return digest.hexdigest()
 
 
