@@ -29,6 +29,7 @@ from alexnet_jax import (
   tables,
   train,
 )
+from alexnet_jax.sweeps import sweep_results
 from configs import cifar10, fine_tune
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory to write to.')
@@ -142,10 +143,18 @@ def _markdown(trials: dict[int, dict[str, float]]) -> str:
   for key, title in _ROWS.items():
     values = [trial[key] for trial in trials.values()]
     listed = ', '.join(f'{value:.4f}' for value in values)
-    cells.append((title, listed, f'{np.mean(values):.4f}'))
+    paired = [trial[key] - trial['fine_tuned'] for trial in trials.values()]
+    difference = sweep_results.difference_cells(paired if cells else [])
+    cells.append((title, listed, f'{np.mean(values):.4f}', *difference))
   first = ', '.join(f'{trial["pretrained"]:.4f}' for trial in trials.values())
-  head = ('top-1 error, other five classes', f'seeds {seeds}', 'mean')
-  table = tables.markdown(head, cells, 'llr')
+  head = (
+    'top-1 error, other five classes',
+    f'seeds {seeds}',
+    'mean',
+    'difference',
+    '95 % interval',
+  )
+  table = tables.markdown(head, cells, 'llrrr')
   return f'{table}\n\nErrors on the first five: {first}.\n'
 
 

@@ -1,4 +1,4 @@
-"""What the programs that run an experiment's sweep share.
+"""Flags and results that all sweep programs share.
 
 Each run is a process of `main.py`, one for each GPU at a time (on CPUs, one at
 a time). The same command again skips what is finished and goes on with the
@@ -14,6 +14,11 @@ XLA_PYTHON_CLIENT_PREALLOCATE=false, or the first takes most of its memory).
 
 makes every run a job of SLURM instead, with parameters of submitit and logs in
 slurm/.
+
+    --results=experiments/results/ablation_network/results.jsonl
+
+trains nothing: it rewrites results.md and plot.png beside that file, from the
+rows in it. Of the other flags it reads --data only.
 """
 
 import dataclasses
@@ -119,20 +124,26 @@ def write_results(
   chart: figure.Figure,
   runs: Iterable[pathlib.Path],
 ) -> None:
-  """Writes what was found to the workdir, and where.
+  """Writes the results and the environment to the workdir.
 
   Args:
-    rows: for results.jsonl.
-    text: for results.md.
-    chart: for plot.png.
-    runs: workdirs, for environment.json.
+    rows: Rows of results.jsonl, a run each.
+    text: Text of results.md.
+    chart: Figure of plot.png.
+    runs: Workdirs whose environments environment.json sums up.
   """
   directory = workdir()
   (directory / 'results.jsonl').write_text(rows_lib.dump(rows))
-  (directory / 'results.md').write_text(text)
-  picture.write(chart, directory / 'plot.png')
+  _write_table(directory, text, chart)
   about = json.dumps(_environment(runs), indent=2)
   (directory / 'environment.json').write_text(about + '\n')
+
+
+def _write_table(
+  directory: pathlib.Path, text: str, chart: figure.Figure
+) -> None:
+  (directory / 'results.md').write_text(text)
+  picture.write(chart, directory / 'plot.png')
 
 
 def _environment(runs: Iterable[pathlib.Path]) -> dict[str, object]:
@@ -158,13 +169,19 @@ def run(experiment: sweep.Experiment) -> None:
     'data', '', 'Other data than the claim is about: cifar10 or shapes.'
   )
   flags.DEFINE_list('variants', [], 'Which; by default all.')
+  flags.DEFINE_string(
+    'results',
+    None,
+    'A results.jsonl; results.md and plot.png beside it are rewritten from its '
+    'rows, and nothing is trained.',
+  )
   command_line.run(functools.partial(_main, experiment))
 
 
 def _devices() -> list[dict[str, str]]:
-  """Of each process, the variables that leave it one device.
+  """Returns the environment variables that give each process one device.
 
-  Asked in a process of its own, for JAX would take the GPUs' memory here.
+  Another process counts the GPUs: JAX would take their memory in this one.
   """
   numbers = _FLAGS.gpus
   if not numbers:
@@ -191,7 +208,7 @@ def _check_variants(experiment: sweep.Experiment) -> None:
 
 
 def _execute(runs: list[sweep.Run]) -> list[sweep.Result]:
-  """What all runs gave, in their order."""
+  """Returns the results of all runs, in the order of the runs."""
   by_name = {(run.variant, run.seed): run for run in runs}
   results = {}
   for result in execute_all(runs):
@@ -201,20 +218,46 @@ def _execute(runs: list[sweep.Run]) -> list[sweep.Result]:
   return [results[name] for name in by_name]
 
 
-def _write(
-  experiment: sweep.Experiment,
-  runs: list[sweep.Run],
-  results: list[sweep.Result],
-) -> str:
+def _read_results(path: pathlib.Path) -> list[sweep.Result]:
+  """Returns the rows of a sweep's results.jsonl.
+
+  Raises:
+    UserError: The file has no rows, or a line that is no row.
+  """
+  try:
+    results = [json.loads(line) for line in path.read_text().splitlines()]
+    variants = [result['variant'] for result in results]
+  except (KeyError, TypeError, ValueError):
+    variants = []
+  if not variants:
+    raise errors.UserError(
+      f'--results={path} is not the result of a sweep; give the results.jsonl '
+      'that a sweep wrote.'
+    )
+  return results
+
+
+def _table(
+  experiment: sweep.Experiment, results: list[sweep.Result]
+) -> tuple[str, figure.Figure]:
+  """Returns the text of results.md and the plot."""
   table = sweep_results.rows(experiment, results)
   text = sweep_results.markdown(experiment, table, _FLAGS.data)
-  directories = [run.workdir for run in runs]
-  write_results(results, text, sweep_results.draw(table), directories)
-  return text
+  return text, sweep_results.draw(table)
+
+
+def _rewrite(experiment: sweep.Experiment, path: pathlib.Path) -> None:
+  """Rewrites results.md and plot.png beside a results.jsonl."""
+  text, chart = _table(experiment, _read_results(path))
+  _write_table(path.parent, text, chart)
+  print(text)
 
 
 def _main(experiment: sweep.Experiment, _) -> None:
   """Runs an experiment as the flags say; exit code 1 where a run failed."""
+  if _FLAGS.results:
+    _rewrite(experiment, pathlib.Path(_FLAGS.results).expanduser())
+    return
   _check_variants(experiment)
   if _FLAGS.variants:
     chosen = {name: experiment.variants[name] for name in _FLAGS.variants}
@@ -227,5 +270,7 @@ def _main(experiment: sweep.Experiment, _) -> None:
     overrides=overrides(),
   )
   results = _execute(runs)
-  print(_write(experiment, runs, results))
+  text, chart = _table(experiment, results)
+  write_results(results, text, chart, [run.workdir for run in runs])
+  print(text)
   sys.exit(any(result['status'] == 'failed' for result in results))

@@ -1,5 +1,6 @@
 """Sweeps: skipping, resuming, failing; tables against formulas."""
 
+import dataclasses
 import importlib
 import json
 import math
@@ -8,15 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
-import numpy as np
 import pytest
 from absl import flags
 from ml_collections import config_flags
-from scipy import stats
 
 from alexnet_jax import errors, train_state, validate
 from alexnet_jax.sweeps import sweep, sweep_results
+from experiments import sweep_program
 
 ROOT = pathlib.Path(__file__).parents[1]
 TOGETHER = {'ablation_network': 12, 'ablation_overfitting': 5}
@@ -167,40 +168,105 @@ def test_devices_are_shared_out(tmp_path, monkeypatch):
   assert set(reasons) <= {'exit code 1: a', 'exit code 1: b'}
 
 
-def _row(values, published=None):
-  return sweep_results.Row('x', tuple(values), (), (), published, '')
+def _row(values):
+  return sweep_results.Row('x', dict(enumerate(values)), (), (), None, '')
+
+
+BASELINE = _row([0.30, 0.28, 0.29])
+
+
+def test_intervals_are_the_textbooks():
+  paired = sweep_results.differences(_row([0.32, 0.31, 0.30]), BASELINE)
+  assert paired == pytest.approx([0.02, 0.03, 0.01])
+  # mean +- t(0.975, 2 degrees of freedom) * sd / sqrt(n)
+  half = 4.302653 * 0.01 / math.sqrt(3)
+  expected = (0.02 - half, 0.02 + half)
+  assert sweep_results.interval(paired) == pytest.approx(expected)
+  cells = sweep_results.difference_cells(paired)
+  assert cells == ['+0.0200', '-0.0048 to +0.0448']
+
+
+def test_differences_are_of_common_seeds():
+  row = dataclasses.replace(BASELINE, values={5: 0.9, 2: 0.33, 1: 0.30})
+  paired = sweep_results.differences(row, BASELINE)
+  assert paired == pytest.approx([0.04, 0.02])
+  # t(0.975, 1 degree of freedom) = 12.706205, and sd / sqrt(2) = 0.01
+  expected = (0.03 - 0.12706205, 0.03 + 0.12706205)
+  assert sweep_results.interval(paired) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-  'values, published, expected',
-  [
-    ([0.30, 0.32], 0.5, 'as published'),
-    ([0.30, 0.32], 0.1, 'the other way'),
-    ([0.30, 0.32], None, 'higher'),
-    ([0.19, 0.23], 0.5, 'within the spread'),
-    ([0.30], 0.5, 'too few seeds'),
-    ([], 0.5, 'too few seeds'),
-  ],
+  'values, cells', [({0: 0.35}, ['+0.0500', '']), ({7: 0.35}, ['', ''])]
 )
-def test_verdicts(values, published, expected):
-  baseline = _row([0.20, 0.21], 0.4)
-  assert sweep_results.verdict(_row(values, published), baseline) == expected
+def test_fewer_than_two_common_seeds_have_no_interval(values, cells):
+  row = dataclasses.replace(BASELINE, values=values)
+  paired = sweep_results.differences(row, BASELINE)
+  assert sweep_results.difference_cells(paired) == cells
+  assert math.isnan(sweep_results.smallest_difference([BASELINE, row]))
+  text = sweep_results.markdown(EXPERIMENT, [BASELINE, row], '')
+  assert 'nan' not in text and 'Intervals' not in text
 
 
-def test_verdicts_are_welchs_test():
-  rng = np.random.default_rng(0)
-  for scale in (0.5, 1.0, 2.0, 3.0, 4.0, 6.0):
-    a, b = rng.normal(0, 1, 3), rng.normal(scale, 0.3, 4)
-    p = stats.ttest_ind(a, b, equal_var=False).pvalue
-    found = sweep_results.verdict(_row(a), _row(b))
-    assert (found == 'within the spread') == (p >= 0.05)
+def test_the_smallest_difference_pools_variants_that_learn():
+  table = [
+    BASELINE,
+    _row([0.32, 0.31, 0.30]),  # differences with standard deviation 0.01
+    _row([0.30, 0.31, 0.35]),  # 0.03
+    _row([0.90, 0.90, 0.90]),  # at chance
+    _row([0.31]),
+    _row([]),
+  ]
+  expected = 4.302653 * math.sqrt((0.01**2 + 0.03**2) / 2) / math.sqrt(3)
+  assert sweep_results.smallest_difference(table) == pytest.approx(expected)
+  text = sweep_results.markdown(EXPERIMENT, table, '')
+  assert 'Differences below 0.056 could not be told from zero' in text
 
 
 def test_means_and_spreads():
   row = _row([0.1, 0.2, 0.6])
   assert row.mean == pytest.approx(0.3)
   assert row.std == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
-  assert row.variance_of_mean == pytest.approx(0.07 / 3)
+
+
+def test_tables_have_the_rows_of_their_results_in_order():
+  results = [
+    {'variant': name, 'seed': 0, 'status': 'failed', 'reason': 'no such thing'}
+    for name in ('longer', 'once so called')
+  ]
+  longer, unknown = sweep_results.rows(EXPERIMENT, results)
+  assert (longer.variant, longer.published) == ('longer', 0.6)
+  assert (unknown.variant, unknown.published) == ('once so called', None)
+
+
+@pytest.mark.parametrize(
+  'name, data',
+  [
+    ('ablation_network', 'cifar10'),
+    ('ablation_overfitting', 'cifar10'),
+    ('lrn_cifar10', ''),
+  ],
+)
+def test_committed_tables_follow_from_committed_rows(
+  tmp_path, monkeypatch, name, data
+):
+  committed = ROOT / 'experiments/results' / name
+  path = tmp_path / 'results.jsonl'
+  path.write_bytes((committed / path.name).read_bytes())
+  given = types.SimpleNamespace(results=str(path), data=data)
+  monkeypatch.setattr(sweep_program, '_FLAGS', given)
+  experiment = importlib.import_module(f'experiments.{name}').EXPERIMENT
+  sweep_program._main(experiment, [])
+  expected = (committed / 'results.md').read_text()
+  assert (tmp_path / 'results.md').read_text() == expected
+  assert (tmp_path / 'plot.png').read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.parametrize('text', ['', 'no row\n', '{"step": 3}\n'])
+def test_other_files_are_no_results(tmp_path, text):
+  path = tmp_path / 'results.jsonl'
+  path.write_text(text)
+  with pytest.raises(errors.UserError, match='not the result of a sweep'):
+    sweep_program._read_results(path)
 
 
 def test_training_errors_are_of_the_last_epoch(tmp_path):
@@ -288,9 +354,11 @@ def test_all_ablations_are_in_one_of_the_tables():
 def test_lrn_on_cifar10_is_a_pair(tmp_path, monkeypatch, data):
   experiment = importlib.import_module('experiments.lrn_cifar10').EXPERIMENT
   runs = sweep.plan(experiment, tmp_path, data=data, seeds=[0])
-  without, with_lrn = (_config(run, monkeypatch) for run in runs)
-  validate.check_config(with_lrn)
-  train_state.abstract_train_state(with_lrn)
+  without, *others = (_config(run, monkeypatch) for run in runs)
+  for config in others:
+    validate.check_config(config)
+    train_state.abstract_train_state(config)
+  with_lrn, *_ = others
   assert without.model.omit == 'lrn'
   without.model.omit = ''
   assert without.to_json() == with_lrn.to_json()
