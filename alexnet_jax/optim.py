@@ -80,11 +80,19 @@ def decay_tree(params: Tree, optimizer: ml_collections.ConfigDict) -> Tree:
   """Weight decay of every parameter: none for biases."""
 
   def decay(path, _):
-    layer, kind = path[0].key, path[1].key
-    multiplier = optimizer.decay_multipliers.get(layer, 1.0)
-    return optimizer.weight_decay * multiplier if kind == 'kernel' else 0.0
+    if path[1].key != 'kernel':
+      return 0.0
+    factors = optimizer.decay_multipliers
+    multipliers = [factors.get(name, 1.0) for name in _names(path)]
+    return optimizer.weight_decay * math.prod(multipliers)
 
   return jax.tree_util.tree_map_with_path(decay, params)
+
+
+def _names(path: tuple) -> tuple[str, str]:
+  """Returns the names that address a parameter: 'conv1' and 'conv1/kernel'."""
+  layer, kind = path[0].key, path[1].key
+  return layer, f'{layer}/{kind}'
 
 
 def epochs_to_steps(epochs: float, num_examples: int, batch_size: int) -> int:
@@ -126,10 +134,12 @@ def create_rates_fn(
     bias_rate = initial_bias_rate * bias_drops(step) * scale
 
     def rate(path, _):
-      layer, kind = path[0].key, path[1].key
-      factor = optimizer.rate_multipliers.get(layer, 1.0)
-      factor *= layer_drops[layer](step) if layer in layer_drops else 1.0
-      return factor * (weight_rate if kind == 'kernel' else bias_rate)
+      result = weight_rate if path[1].key == 'kernel' else bias_rate
+      for name in _names(path):
+        factor = optimizer.rate_multipliers.get(name, 1.0)
+        factor *= layer_drops[name](step) if name in layer_drops else 1.0
+        result = factor * result
+      return result
 
     return jax.tree_util.tree_map_with_path(rate, params)
 
@@ -168,9 +178,12 @@ class Plateau:
 
   (Section 5; done by hand in 2012.) After `patience` evaluations in a row that
   are not below best - min_delta the rate drops, three times; then the run ends.
+  A network that is still at chance has not stopped improving: no evaluation
+  counts before the first error that is min_delta better than chance.
 
   Attributes:
-    best: the validation top-1 error that the next must improve on.
+    best: the validation top-1 error that the next must improve on; 1 at the
+      start.
     waited: evaluations since then, or since the last drop.
     drops: how often the rate was divided by 10; more than `MAX_DROPS` ends
       the run.
@@ -182,13 +195,28 @@ class Plateau:
 
   MAX_DROPS = 3
 
-  def after(self, error: float, min_delta: float, patience: int) -> 'Plateau':
-    """The state after an evaluation that gave `error`."""
-    if error < self.best - min_delta:
+  def after(
+    self, error: float, min_delta: float, patience: int, chance: float
+  ) -> 'Plateau':
+    """Returns the state after an evaluation.
+
+    Args:
+      error: Validation top-1 error.
+      min_delta: Smallest decrease of the error that counts.
+      patience: Evaluations without such a decrease before the rate drops.
+      chance: Error of one who always says the most frequent class.
+    """
+    if error < min(self.best, chance) - min_delta:
       return Plateau(error, 0, self.drops)
+    if self.is_at_chance(chance):
+      return self
     if self.waited + 1 < patience:
       return Plateau(self.best, self.waited + 1, self.drops)
     return Plateau(self.best, 0, self.drops + 1)
+
+  def is_at_chance(self, chance: float) -> bool:
+    """Returns whether no evaluation has been better than chance so far."""
+    return self.best >= chance
 
   @property
   def scale(self) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import tqdm
 
 from alexnet_jax import (
@@ -40,6 +41,8 @@ from alexnet_jax.train_step import Program, create_program
 
 # Unbounded dispatch of collectives can stall virtual CPU devices.
 _STEPS_IN_FLIGHT = 2
+# A loss within this share of ln(classes) is the loss of guessing.
+_AT_CHANCE = 0.005
 
 
 def train_and_evaluate(
@@ -284,6 +287,7 @@ class _Loop:
     writer: of metrics.
     interruption: asked after each step.
     plateau: of the 'plateau' schedule.
+    is_first_epoch: Whether no row of a whole epoch has been logged yet.
   """
 
   job: _Job
@@ -293,6 +297,7 @@ class _Loop:
   writer: metrics_log.MetricsWriter | metrics_log.NoWriter
   interruption: Interruption
   plateau: optim.Plateau
+  is_first_epoch: bool = True
 
   def run(self, first_step: int, *, is_pending: bool) -> None:
     """To the last step, or to a reason to end before it.
@@ -361,15 +366,31 @@ class _Loop:
     _check_loss(values['loss'], step)
     epoch = self._write(step, 'validation', values, timing)
     hosts.say(f'epoch {epoch:.4g}, validation: {_summary(values, timing)}')
-    schedule = self.job.config.schedule
-    self.plateau = _next_plateau(schedule, self.plateau, values)
+    if self.job.config.schedule.name == 'plateau':
+      self._step_plateau(values['top1_error'])
     self.stepper.replace(rate_scale=jnp.float32(self.plateau.scale))
+
+  def _step_plateau(self, error: float) -> None:
+    schedule = self.job.config.schedule
+    labels = self.job.prepared.open_split('validation').labels
+    chance = 1 - np.bincount(labels).max() / len(labels)
+    self.plateau = self.plateau.after(
+      error, schedule.min_delta, schedule.patience, chance
+    )
+    if self.plateau.is_at_chance(chance):
+      hosts.say(
+        f'The network has not learnt yet: chance is an error of {chance:.4f}. '
+        'The plateau rule waits until it has.'
+      )
 
   def _log(self, step: int) -> float:
     """Ends a window of training; returns its top-1 error."""
     values = metrics.means(self.stepper.window())
     timing = self.stepper.clock.read()
-    self._write(step, 'train', values, timing)
+    epoch = self._write(step, 'train', values, timing)
+    if self.is_first_epoch and epoch >= 1:
+      self.is_first_epoch = False
+      _warn_at_chance(values['loss'], epoch, self.job.config)
     self.stepper.bar.set_postfix_str(_summary(values, timing))
     self.stepper.replace(window=metrics.zeros())
     self.stepper.clock.restart()
@@ -473,16 +494,18 @@ def _check_loss(loss: float, step: int) -> None:
     )
 
 
-def _next_plateau(
-  schedule: ml_collections.ConfigDict,
-  plateau: optim.Plateau,
-  values: dict[str, float],
-) -> optim.Plateau:
-  if schedule.name != 'plateau':
-    return plateau
-  return plateau.after(
-    values['top1_error'], schedule.min_delta, schedule.patience
-  )
+def _warn_at_chance(
+  loss: float, epoch: float, config: ml_collections.ConfigDict
+) -> None:
+  chance = math.log(config.model.num_classes)
+  if abs(loss - chance) < _AT_CHANCE * chance:
+    hosts.say(
+      f'Warning: the training loss is {loss:.4f} after {epoch:.3g} epochs, as '
+      f'good as guessing (ln {config.model.num_classes} = {chance:.4f}). If it '
+      'stays there, begin again with --config.model.init=he and '
+      "--config.data.scale=64, with each layer's init_bias=0, or with a tenth "
+      f'or ten times optimizer.learning_rate={config.optimizer.learning_rate}.'
+    )
 
 
 def _summary(values: dict[str, float], timing: dict[str, float]) -> str:

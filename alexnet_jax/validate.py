@@ -61,6 +61,7 @@ _RANGES = {
 _SCALES = (1e-6, 1e6)
 _FACTORS = (0, 1e6)
 _MOST_PADDING = 4096
+_KINDS = ('kernel', 'bias')
 _ROW_RANGES = {
   'init_std': (0, 1e6),
   'init_bias': (-1e6, 1e6),
@@ -145,9 +146,11 @@ def _check_layers(config: ml_collections.ConfigDict) -> None:
     'schedule.layer_drops',
   ):
     for name in _get(config, group):
-      if name not in config.model.layers:
+      layer, _, kind = name.partition('/')
+      if layer not in config.model.layers or kind not in ('', *_KINDS):
         raise errors.UserError(
-          f'{group} names {name!r}, which is no layer: choose from '
+          f'{group} names {name!r}, which is no layer, nor its weights '
+          f'(LAYER/kernel) or biases (LAYER/bias): choose from '
           f'{", ".join(config.model.layers)}.'
         )
   for group in ('optimizer.rate_multipliers', 'optimizer.decay_multipliers'):

@@ -15,6 +15,12 @@ with sigma .03; biases have a rate of .02 that is not lowered with the weights';
 colour noise has square roots of eigenvalues and stops late; conv1, biases too,
 is frozen late; the rate drops were made by hand, at the epochs below (CHM
 notes).
+
+Not taken over from the source: it drew one crop and one flip for every 32
+consecutive images of a batch, walked through the images in the same order in
+each epoch, and made a shorter batch of what was left at an epoch's end (CHM
+convdata_jpeg.py, CC1 data.py). Here every image has its own crop and flip, as
+the paper says, and every epoch an order of its own, without short batches.
 """
 
 import ml_collections

@@ -9,8 +9,9 @@ ImageNet at hand. The released weights can be imported, see
 0.2005 (BVLC/caffe#6382), for details of resizing matter.
 
 Unlike the paper: crops of 227 pixels, no colour noise, batches of 256, biases
-of .1 and sigma .005 in fc6 and fc7, response norms with k = 1 and alpha / n
-whose windows cross the two groups, and a rate that drops every 100,000 steps.
+of .1 and sigma .005 in fc6 and fc7, inverted dropout, response norms with k = 1
+and alpha / n whose windows cross the two groups, and a rate that drops every
+100,000 steps.
 """
 
 import ml_collections
@@ -31,6 +32,7 @@ def get_config(data: str = 'imagenet2012') -> ml_collections.ConfigDict:
   for layer in ('conv2', 'conv4', 'conv5', 'fc6', 'fc7'):
     model[layer].init_bias = 0.1
   model.fc6.init_std = model.fc7.init_std = 0.005
+  model.inverted_dropout = True
   model.lrn.update({'k': 1.0, 'alpha_over_n': True, 'across_towers': True})
   config.data.crop_size = config.data.image_size * 227 // 256
   config.data.color_noise = 'none'

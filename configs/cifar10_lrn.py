@@ -4,15 +4,21 @@ r"""LRN on CIFAR-10 (the paper's section 3.3, footnote 3): with and without.
     python main.py --config=configs/cifar10_lrn.py --workdir=runs/no_lrn \
         --config.model.omit=lrn
 
-cuda-convnet's "conv-local-13pct" net, with LRN before each pool as in the first
-version of its "11pct" net (dnouri/cuda-convnet 3878e8f): a pair that differs in
-nothing else.
+cuda-convnet's "conv-local-13pct" net, with LRN of size 5 before each pool, as
+in the first version of its "11pct" net (dnouri/cuda-convnet 3878e8f): a pair
+that differs in nothing else. The footnote's file is the final version: LRN of
+size 9, after the first pool and before the second. On this net that is
+
+    --config.model.lrn.n=9 --config.model.conv1.after="('act','max_pool','lrn')"
+
+and the whole 11pct net is `configs/cifar10_11pct.py`.
 
 Expected with ten views: 13 % test error without and 11 % with LRN (the paper),
 after 160 and 520 epochs; without LRN 12.6 % in cuda-convnet's own example
-(docs/Methodology.md). Both runs above take 160; `python -m
-experiments.lrn_cifar10` makes three of each, which came to 11.9 % without and
-12.5 % with LRN (experiments/results/lrn_cifar10).
+(docs/Methodology.md), whose first 100 epochs see 40,000 of the images; here all
+160 see 50,000. `python -m experiments.lrn_cifar10` makes three runs of each,
+which came to 11.9 % without and 12.5 % with LRN of size 5
+(experiments/results/lrn_cifar10).
 """
 
 import ml_collections

@@ -55,7 +55,7 @@ def base() -> ml_collections.ConfigDict:
   config.data.dir = 'data/'
   # Where TFDS keeps its own copies; '' for TFDS's default.
   config.data.tfds_dir = ''
-  # Where the ILSVRC tars lie.
+  # Directory of the ILSVRC tars or of Kaggle's ILSVRC/.
   config.data.manual_dir = ''
   # Sides of stored images and of the network's input, in pixels.
   config.data.image_size = 256
@@ -91,6 +91,9 @@ def base() -> ml_collections.ConfigDict:
   config.model.omit = ''
   # Probability that dropout keeps a unit (paper section 4.2).
   config.model.keep = 0.5
+  # Whether training divides kept units by `keep`, as in Caffe and PyTorch, or
+  # evaluation multiplies all units by it, as in 2012.
+  config.model.inverted_dropout = False
   # Overlapping pooling (paper section 3.4).
   config.model.pool = {'size': 3, 'stride': 2, 'ceil': False}
   # Across channels (paper section 3.3).
@@ -114,7 +117,8 @@ def base() -> ml_collections.ConfigDict:
   config.optimizer.bias_rate_multiplier = 1.0
   config.optimizer.momentum = 0.9
   config.optimizer.weight_decay = 0.0005
-  # Factors by layer, for weights and biases; a rate of 0 freezes.
+  # Factors of rates: by layer ('conv1'), or of its weights or biases alone
+  # ('conv1/kernel', 'conv1/bias'), on top of the layer's. A rate of 0 freezes.
   config.optimizer.rate_multipliers = {}
   # Factors of weight_decay by layer.
   config.optimizer.decay_multipliers = {}
@@ -127,7 +131,7 @@ def base() -> ml_collections.ConfigDict:
   # Whether these are the biases' drops as well; if not, bias_drops are.
   config.schedule.biases_drop_alike = True
   config.schedule.bias_drops = ()
-  # Pairs by layer, on top, for weights and biases.
+  # Further pairs (epoch, factor), by the same names as rate_multipliers.
   config.schedule.layer_drops = {}
   # 'four_step': first rate over last.
   config.schedule.total_factor = 250.0

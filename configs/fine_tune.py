@@ -5,8 +5,8 @@ r"""A trained network learns other classes: `configs/fine_tune.py:RUN:DATA`.
 
 RUN is a workdir, or WORKDIR@STEP; DATA as for every config. Network, update
 rule, augmentation and preprocessing are RUN's. Its head is drawn anew where the
-classes differ, and keeps RUN's rate; all other layers start from RUN's weights,
-at a tenth of that rate. To freeze one:
+classes differ, and keeps RUN's rate of the head; all other layers start from
+RUN's weights, each at a tenth of its rate in RUN. To freeze one:
 
     --config.optimizer.rate_multipliers.conv1=0
 
@@ -56,7 +56,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   config.data.name = data
   config.model.num_classes = common.num_classes(data)
   config.optimizer.learning_rate *= 0.1
-  config.optimizer.rate_multipliers[config.model.layers[-1]] = 10.0
+  config.optimizer.rate_multipliers[config.model.layers[-1]] *= 10.0
   config.num_epochs = 20.0
   config.schedule.drops = ((15, 0.1),)
   return config

@@ -8,11 +8,12 @@ top-5 error 0.2093 (TV: accuracies of 56.522 and 79.066 %). Not run by us: no
 ImageNet at hand. The released weights can be imported, see
 `experiments.import_weights`.
 
-The widths are those of "One weird trick" (Krizhevsky, 2014); dropout comes
-before fc6 and fc7. As TV trains it: 90 epochs in batches of 256, a rate of .01
-that drops every 30, weight decay .0001, inputs divided by the channels'
-standard deviations. Unlike it: crops of 224 out of 256 pixels, not of random
-sizes; the training set's mean image; no decay of biases; He's initialisation.
+The widths are those of "One weird trick" (Krizhevsky, 2014); dropout is
+inverted and comes before fc6 and fc7. As TV trains it: 90 epochs in batches of
+256, a rate of .01 that drops every 30, weight decay .0001, inputs divided by
+the channels' standard deviations. Unlike it: crops of 224 out of 256 pixels,
+not of random sizes; the training set's mean image; no decay of biases; He's
+initialisation.
 """
 
 import ml_collections
@@ -37,7 +38,7 @@ def get_config(data: str = 'imagenet2012') -> ml_collections.ConfigDict:
   """TV torchvision/models/alexnet.py and references/classification."""
   config = alexnet.get_config(data)
   model = config.model
-  model.towers, model.init = 1, 'he'
+  model.towers, model.init, model.inverted_dropout = 1, 'he', True
   for layer, features in _WIDTHS.items():
     model[layer].update({'features': features, 'init_bias': 0.0})
   if model.conv1.kernel == 11:  # no stem for small pictures

@@ -3,8 +3,9 @@
     python -m experiments.ablation_pooling --workdir=runs/ablation_pooling
     python -m experiments.ablation_pooling --workdir=runs/small --data=cifar10
 
-Without overlap is net #147 of the 2012 source, whose paddings of conv2 and
-conv3 make its last maps as large as those of the other.
+Without overlap is net #147 of the 2012 source. Its conv2 is padded by 1 and its
+conv5 not at all, so that its last maps are as large as those of the other: the
+sides are 55-28-26-13-13-13-11-6 (CHM layers-147.cfg).
 """
 
 from alexnet_jax.sweeps import sweep
@@ -21,7 +22,7 @@ EXPERIMENT = ablations.ablation(
         'model.pool.size': 2,
         'model.pool.ceil': True,
         'model.conv2.padding': (1, 1),
-        'model.conv3.padding': (0, 0),
+        'model.conv5.padding': (0, 0),
       },
       {
         'num_epochs': 90.0,

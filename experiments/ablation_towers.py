@@ -4,8 +4,8 @@
     python -m experiments.ablation_towers --workdir=runs/small --data=cifar10
 
 One tower is net #145-half of the 2012 source: half of the maps, with conv5 and
-the fully-connected layers kept whole. Two apart are its net #150, whose columns
-meet at the softmax only.
+the fully-connected layers kept whole. Two apart are its net #150: conv2 has 160
+maps and fc6 4,096 units a column, fc7 2,048, and columns meet at fc8 alone.
 """
 
 from alexnet_jax.sweeps import sweep
@@ -46,10 +46,21 @@ EXPERIMENT = ablations.ablation(
         'model.fc7.gather': False,
         'model.conv2.features': 160,
         'model.fc6.features': 4096,
+        'model.fc7.features': 2048,
       },
-      small={'model.conv2.features': 30, 'model.fc6.features': 256},
+      {
+        'num_epochs': 92.0,
+        'schedule.drops': ((25, 0.1), (49, 0.1), (79, 0.1)),
+        'schedule.layer_drops.conv1': ((66, 0.1), (72, 0.0)),
+        'data.color_noise_epochs': 66.0,
+      },
+      {
+        'model.conv2.features': 30,
+        'model.fc6.features': 256,
+        'model.fc7.features': 128,
+      },
       published=0.4183,
-      source='CHM notes, #150; trained like #145, as its schedule is not known',
+      source='CHM layer-params-150.cfg',
     ),
   },
 )

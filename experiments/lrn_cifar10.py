@@ -3,10 +3,13 @@
     python -m experiments.lrn_cifar10 --workdir=runs/lrn_cifar10
     python -m experiments.lrn_cifar10 --workdir=runs/small --data=shapes
 
-The two networks differ in nothing else and train for the same 160 epochs; the
-files that the footnote points to differ in widths, decay and length as well
-(160 and 520 epochs). A shorter schedule of the same shape, 7/8 of it at the
-first rate:
+The networks differ in nothing else and train for the same 160 epochs. The norm
+of size 5 stands before each pool, as in the first version of cuda-convnet's
+11pct file; that of size 9 after the first and before the second, as in the file
+that the footnote points to. That file differs in widths, decay and length as
+well (160 and 520 epochs): `configs/cifar10_11pct.py`.
+
+A shorter schedule of the same shape, 7/8 of it at the first rate:
 
     python -m experiments.lrn_cifar10 --workdir=runs/lrn_short \
         --set=num_epochs=8 --set='schedule.drops=((7,.1),(7.5,.1))'
@@ -24,7 +27,17 @@ EXPERIMENT = sweep.Experiment(
     'without LRN': sweep.Variant(
       {'model.omit': 'lrn'}, published=0.13, source='paper section 3.3'
     ),
-    'with LRN': sweep.Variant(published=0.11, source='paper section 3.3'),
+    'with LRN of size 5': sweep.Variant(
+      source='first version of the 11pct file (dnouri/cuda-convnet 3878e8f)'
+    ),
+    'with LRN of size 9': sweep.Variant(
+      {
+        'model.lrn.n': 9,
+        'model.conv1.after': ('act', 'max_pool', 'lrn'),
+      },
+      published=0.11,
+      source='paper section 3.3, of the whole 11pct net',
+    ),
   },
   overrides={'eval_every_epochs': 0.0},  # ten views: at the end only
   data='cifar10',

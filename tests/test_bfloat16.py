@@ -70,13 +70,25 @@ def _outputs(dtype):
 def test_activations_are_bfloat16_and_logits_and_masks_are_float32_s():
   logits, outputs = _outputs('bfloat16')
   assert logits.dtype == np.float32
-  dtypes = {leaf.dtype for leaf in jax.tree.leaves(outputs)}
+  head = ('fc8', 'fc8_output')
+  hidden = {k: v for k, v in outputs.items() if k not in head}
+  dtypes = {leaf.dtype for leaf in jax.tree.leaves(hidden)}
   assert dtypes == {jnp.dtype('bfloat16')}
   _, expected = _outputs('float32')
   for layer in ('fc6_output', 'fc7_output'):
     masks = [np.stack(x[layer][0]) > 0 for x in (outputs, expected)]
     assert 0.3 < masks[0].mean() < 0.7
     np.testing.assert_array_equal(*masks)
+
+
+def test_logits_are_not_rounded():
+  config = _config()
+  state = train_state.create_train_state(config)
+  images = 64 * np.random.default_rng(0).standard_normal((64, 28, 28, 3))
+  apply = jax.jit(train_state.create_model(config).apply)
+  logits = np.asarray(apply({'params': state.params}, jnp.float32(images)))
+  rounded = logits.astype(jnp.bfloat16).astype(np.float32)
+  assert (logits != rounded).mean() > 0.9
 
 
 SUMS = [

@@ -275,10 +275,10 @@ def test_local_layer_starts_with_the_stated_shapes():
 KEEP = 0.3  # not a half, so that kept and dropped cannot be confused
 
 
-def masks(index, tower_ids, width=1000):
+def masks(index, tower_ids, width=1000, inverted=False):
   """What training's dropout makes of threes, [T, N, width]."""
   towers = [jnp.full((len(index), width), 3.0)] * len(tower_ids)
-  outputs = layers.TowerDropout(KEEP).apply(
+  outputs = layers.TowerDropout(KEEP, inverted).apply(
     {},
     towers,
     tower_ids,
@@ -294,6 +294,16 @@ def test_training_mask_is_zero_or_one():
   assert set(np.unique(outputs)) == {0.0, 3.0}  # an inverted one gives 10
   deviation = math.sqrt(KEEP * (1 - KEEP) / outputs.size)
   assert abs((outputs == 3).mean() - KEEP) < 5 * deviation
+
+
+def test_inverted_dropout_divides_by_keep_in_training_alone():
+  outputs = masks(range(32), [0, 1], inverted=True)
+  np.testing.assert_allclose(np.unique(outputs), [0, 10], rtol=1e-6)
+  np.testing.assert_array_equal(outputs > 0, masks(range(32), [0, 1]) > 0)
+  x = [jnp.ones((2, 3))]
+  dropout = layers.TowerDropout(KEEP, inverted=True)
+  (y,) = dropout.apply({}, x, [0], None, False)
+  np.testing.assert_array_equal(y, x[0])
 
 
 def test_evaluation_multiplies_by_keep():

@@ -16,10 +16,14 @@ from configs import (
   bvlc_alexnet,
   caffenet,
   cifar10,
+  cifar10_11pct,
   cifar10_lrn,
   cnn_star,
+  cnn_star_2009,
+  cnn_star_pretrain,
   torchvision_alexnet,
 )
+from experiments import ablation_pooling, ablation_towers, lrn_cifar10
 from tests import in_memory, tiny
 
 # A start's many samplers take ten times as long to compile as this.
@@ -77,6 +81,7 @@ def narrow(config):
     (alexnet_one_gpu, 59798312),
     (cifar10, 89578),
     (cifar10_lrn, 1116490),
+    (cifar10_11pct, 2112970),
     (torchvision_alexnet, 61100840),  # its documentation
     (bvlc_alexnet, 60965224),
     (caffenet, 60965224),
@@ -91,32 +96,51 @@ def test_sides_of_maps():
   assert output_sides(alexnet.get_config()) == expected
 
 
-@pytest.mark.parametrize(
-  'unpadded, last_sides',
-  [
-    ('conv5', [13, 13, 13, 13, 11, 6]),  # CHM layers-147.cfg
-    ('conv3', [11, 11, 11, 11, 11, 6]),
-  ],
-)
-def test_net_147_pools_without_overlap(unpadded, last_sides):
+def config_of(variant):
+  """`alexnet_2012` with what a variant of an ablation changes."""
   config = alexnet_2012.get_config()
-  config.model.pool.update({'size': 2, 'stride': 2, 'ceil': True})
-  config.model.conv2.padding = (1, 1)
-  config.model[unpadded].padding = (0, 0)
-  assert output_sides(config) == [55, 28, 26, 13, *last_sides]
+  changes = {**variant.schedule, **variant.overrides}
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def test_net_147_pools_without_overlap():
+  variants = ablation_pooling.EXPERIMENT.variants
+  config = config_of(variants['not overlapping'])
+  # CHM layers-147.cfg: conv2 is padded by 1, conv5 not at all.
+  sides = [55, 28, 26, 13, 13, 13, 13, 13, 11, 6]
+  assert output_sides(config) == sides
   assert num_parameters(config) == 60965224
 
 
-def test_net_150_has_two_columns_that_never_meet():
-  config = alexnet_2012.get_config()  # CHM layers-150.cfg
-  for layer in ('conv3', 'fc6', 'fc7'):
-    config.model[layer].gather = False
-  config.model.conv2.features, config.model.fc6.features = 160, 4096
+def test_net_150_has_two_columns_that_meet_at_the_head():
+  variants = ablation_towers.EXPERIMENT.variants
+  config = config_of(variants['two towers apart'])
   params = train_state.abstract_train_state(config).params
   assert params['conv3']['kernel'].shape == (2, 3, 3, 160, 192)
   assert params['fc6']['kernel'].shape == (2, 6 * 6 * 128, 4096)
   assert params['fc7']['kernel'].shape == (2, 4096, 2048)
   assert num_parameters(config) == 60714408
+  # CHM layer-params-150.cfg: 25, 49, 66, 72, 79, stop at 92.
+  assert config.schedule.drops == ((25, 0.1), (49, 0.1), (79, 0.1))
+  assert config.schedule.layer_drops.conv1 == ((66, 0.1), (72, 0.0))
+  assert (config.data.color_noise_epochs, config.num_epochs) == (66, 92)
+
+
+@pytest.mark.parametrize(
+  'config, classes, expected',  # CHM layers-146-*.cfg
+  [
+    (cnn_star_2009, 10184, 99182152),
+    (cnn_star_pretrain, 21843, 110605267),
+    (cnn_star, 1000, 61555304),
+  ],
+)
+def test_the_stages_of_cnn_star_have_the_sources_sizes(
+  config, classes, expected
+):
+  config = config.get_config()
+  config.model.num_classes = classes
+  assert num_parameters(config) == expected
 
 
 def test_the_pretrained_net_has_a_sixth_convolution():
@@ -178,6 +202,23 @@ def test_norms_that_cross_towers_train_the_same_on_devices(crossing):
   one, four = (jax.tree.leaves(run.canonical().params) for run in runs)
   for a, b in zip(one, four, strict=True):
     assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max()
+
+
+@pytest.mark.parametrize('net', ['13pct', '11pct'])
+def test_footnote_3_s_norm_has_size_9_and_stands_after_the_first_pool(net):
+  # cuda-convnet's layers-conv-local-11pct.cfg.
+  if net == '13pct':
+    config = cifar10_lrn.get_config()
+    variant = lrn_cifar10.EXPERIMENT.variants['with LRN of size 9']
+    config.update_from_flattened_dict(dict(variant.overrides))
+  else:
+    config = cifar10_11pct.get_config()
+  model = config.model
+  assert tuple(model.conv1.after) == ('act', 'max_pool', 'lrn')
+  assert tuple(model.conv2.after) == ('act', 'lrn', 'max_pool')
+  norm = model.lrn
+  assert (norm.n, norm.k, norm.alpha, norm.beta) == (9, 1, 0.001, 0.75)
+  assert norm.alpha_over_n
 
 
 def test_an_omitted_layer_hands_its_gather_on():

@@ -1,6 +1,7 @@
 """The update rule against a plain loop, and the schedules' exact steps."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,15 @@ import optax
 import pytest
 
 from alexnet_jax import optim, train_state
-from configs import alexnet, alexnet_2012, bvlc_alexnet, cifar10
+from configs import (
+  alexnet,
+  alexnet_2012,
+  bvlc_alexnet,
+  cifar10,
+  cnn_star,
+  cnn_star_2009,
+  cnn_star_pretrain,
+)
 
 TOLERANCE = {'float64': 1e-6, 'float32': 1e-5}
 IMAGENET = 1281167
@@ -139,6 +148,49 @@ def test_epochs_schedule_drops_at_the_source_s_steps(
   assert rate(config, step, 'fc8', 'bias') == pytest.approx(0.02, rel=1e-6)
 
 
+CNN_STAR = [  # CHM layer-params-146-2012-2011.cfg; None: at the start
+  ('conv1', None, None, 1e-4),
+  ('conv1', 5, 1e-4, 1e-5),
+  ('conv1', 7, 1e-5, 0),
+  ('conv2', None, None, 1e-3),
+  ('conv6', 22, 1e-3, 1e-4),
+  ('fc7', 42, 1e-4, 1e-5),
+  ('fc8', None, None, 1e-3),
+  ('fc8', 300 * 128 / IMAGENET, 1e-3, 1e-2),
+  ('fc8', 9, 1e-2, 1e-3),
+  ('fc8', 22, 1e-3, 1e-4),
+]
+
+
+@pytest.mark.parametrize('layer, epoch, before, after', CNN_STAR)
+def test_cnn_star_has_the_published_rates(layer, epoch, before, after):
+  config = cnn_star.get_config()
+  step = math.ceil((epoch or 0) * IMAGENET / 128 - 1e-6)
+  if epoch is not None:
+    assert rate(config, step - 1, layer) == pytest.approx(before, rel=1e-5)
+  assert rate(config, step, layer) == pytest.approx(after, rel=1e-5, abs=0)
+  bias = 0 if (layer, after) == ('conv1', 0) else 0.02
+  assert rate(config, step, layer, 'bias') == pytest.approx(bias, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+  'config, epoch, convolutions',
+  [
+    (cnn_star_2009, 2.16, ('conv1', 'conv5')),
+    (cnn_star_pretrain, 6, ('conv1', 'conv5', 'conv6')),
+  ],
+)
+def test_pretraining_has_the_published_rates(config, epoch, convolutions):
+  config = config.get_config()  # CHM layer-params-146-2009, -2011.cfg
+  last = math.ceil(epoch * IMAGENET / 128)
+  for step, dense in ((0, 0.01), (last - 1, 0.01), (last, 0.001)):
+    for layer in config.model.layers:
+      known = layer in convolutions or layer.startswith('fc')
+      expected = 0.001 if layer in convolutions else dense
+      if known:
+        assert rate(config, step, layer) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(
   'step, weights, biases',
   [
@@ -173,7 +225,9 @@ def test_plateau_scales_every_rate():
 def test_plateau_drops_three_times_and_ends():
   # Errors with min_delta .25 and patience 2, and what each leaves behind.
   history = [
-    (0.75, (1.0, 1, 0)),  # not below 1 - .25
+    (0.75, (1.0, 0, 0)),  # not below chance - .25, which nothing has been
+    (0.75, (1.0, 0, 0)),
+    (0.75, (1.0, 0, 0)),
     (0.5, (0.5, 0, 0)),
     (0.375, (0.5, 1, 0)),  # better, but not by enough
     (0.375, (0.5, 0, 1)),
@@ -188,10 +242,20 @@ def test_plateau_drops_three_times_and_ends():
   plateau = optim.Plateau()
   for error, (best, waited, drops) in history:
     assert not plateau.is_over
-    plateau = plateau.after(error, min_delta=0.25, patience=2)
+    plateau = plateau.after(error, min_delta=0.25, patience=2, chance=0.9)
     assert plateau == optim.Plateau(best, waited, drops)
     assert plateau.scale == pytest.approx(10.0**-drops)
   assert plateau.is_over
+
+
+def test_a_network_at_chance_never_ends_on_a_plateau():
+  plateau = optim.Plateau()
+  for _ in range(100):  # of 1,000 classes, alike frequent
+    plateau = plateau.after(0.999, min_delta=0.001, patience=3, chance=0.999)
+    assert plateau.is_at_chance(0.999)
+  assert plateau.scale == 1 and not plateau.is_over
+  plateau = plateau.after(0.9, min_delta=0.001, patience=3, chance=0.999)
+  assert not plateau.is_at_chance(0.999)
 
 
 @pytest.mark.parametrize(

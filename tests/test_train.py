@@ -145,16 +145,42 @@ def _ten_view_reference(config, state, workdir):
 
 
 def test_plateau_ends_the_run_and_survives_a_restart(data_dir, tmp_path):
-  config = tiny.get_config(data_dir)
-  config.schedule.name = 'plateau'
-  config.schedule.min_delta = 1.0  # nothing is ever an improvement
-  config.schedule.patience = 1
-  config.eval_every_steps = 1
+  config = _plateau_config(data_dir, min_delta=0.1)
   state = train.train_and_evaluate(config, tmp_path)
-  assert int(state.step) == 4  # three drops, then the end
+  rows = [r for r in trial.rows(tmp_path) if r['split'] == 'validation']
+  best, drops = 1 - 7 / 21, 0  # three classes of seven images
+  for row in rows:
+    assert drops < 4
+    if row['top1_error'] < best - 0.1:
+      best = row['top1_error']
+    elif best < 1 - 7 / 21:
+      drops += 1
+  assert drops == 4 and int(state.step) == rows[-1]['step'] < 100
   assert float(state.rate_scale) == pytest.approx(1e-4)
   runs.assert_same(train.train_and_evaluate(config, tmp_path), state)
-  assert trial.rows(tmp_path)[-1]['step'] == 4
+  assert trial.rows(tmp_path)[-1]['step'] == int(state.step)
+
+
+def _plateau_config(data_dir, min_delta):
+  config = tiny.get_config(data_dir)
+  config.schedule.name = 'plateau'
+  config.schedule.min_delta = min_delta
+  config.schedule.patience = 1
+  config.eval_every_steps = 1
+  config.train_steps = 100
+  return config
+
+
+def test_a_network_at_chance_trains_on_and_is_named(data_dir, tmp_path, capsys):
+  config = _plateau_config(data_dir, min_delta=1.0)  # better than all errors
+  config.train_steps, config.optimizer.learning_rate = 10, 0.0
+  config.model.init, config.model.fc8.init_std = 'normal', 0.0
+  state = train.train_and_evaluate(config, tmp_path)
+  assert int(state.step) == 10 and float(state.rate_scale) == 1
+  told = capsys.readouterr().out
+  assert 'has not learnt yet: chance is an error of 0.6667' in told
+  warning = 'training loss is 1.0986 after 1.07 epochs, as good as guessing'
+  assert told.count(warning) == 1 == told.count('Warning')
 
 
 def test_two_do_not_train_in_one_workdir(data_dir, tmp_path):

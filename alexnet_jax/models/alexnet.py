@@ -130,7 +130,7 @@ class AlexNet(nn.Module):
     for name, row in layer_table(self.config).items():
       x = self.block(name, row, x, index, train)
       self.sow('intermediates', f'{name}_output', x)
-    return layers.at_least_float32(x[0])
+    return x[0]
 
   def block(
     self,
@@ -159,7 +159,8 @@ class AlexNet(nn.Module):
       'bias_init': nn.initializers.constant(row.init_bias),
     }
     if row.kind == 'head':
-      flat = x[0].reshape(x[0].shape[0], -1)
+      # In float32: logits that are rounded to bfloat16 tie.
+      flat = layers.at_least_float32(x[0].reshape(x[0].shape[0], -1))
       classes = self.config.num_classes
       return [nn.Dense(classes, dtype=flat.dtype, name=name, **init)(flat)]
     if row.kind == 'dense':
@@ -184,7 +185,9 @@ class AlexNet(nn.Module):
     train: bool,
   ) -> layers.Towers:
     if operation == 'dropout':
-      dropout = layers.TowerDropout(self.config.keep, name=f'{name}_dropout')
+      dropout = layers.TowerDropout(
+        self.config.keep, self.config.inverted_dropout, name=f'{name}_dropout'
+      )
       return dropout(x, self.towers.ids(), index, train)
     if operation == 'lrn' and self.config.lrn.across_towers:
       return self._across_towers(self._per_tower('lrn'), x)

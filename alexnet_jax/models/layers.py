@@ -499,16 +499,20 @@ class TowerDense(_TowerLayer):
 
 
 class TowerDropout(nn.Module):
-  """Times a 0/1 mask in training, times `keep` at evaluation (CHM layer.cu).
+  """Dropout as in 2012: a 0/1 mask in training, times `keep` at evaluation.
 
-  Not inverted, hence not `nn.Dropout`. A mask depends on (seed, layer, tower,
-  index of the example in the run), never on the device that draws it.
+  (CHM layer.cu.) The inverted form of Caffe and PyTorch divides the mask by
+  `keep` in training and leaves evaluation alone. A mask depends on (seed,
+  layer, tower, index of the example in the run), never on the device that draws
+  it, hence not `nn.Dropout`.
 
   Attributes:
-    keep: probability that a unit stays.
+    keep: Probability that a unit stays.
+    inverted: Whether to use the inverted form.
   """
 
   keep: float
+  inverted: bool = False
 
   @nn.compact
   def __call__(
@@ -519,7 +523,7 @@ class TowerDropout(nn.Module):
     train: bool,
   ) -> Towers:
     if not train:
-      return [x * self.keep for x in towers]
+      return [x if self.inverted else x * self.keep for x in towers]
     layer_key = self.make_rng('dropout')  # flax folds in the layer's name
     return [
       x * self._mask(jax.random.fold_in(layer_key, tower), index, x)
@@ -532,4 +536,5 @@ class TowerDropout(nn.Module):
         jax.random.fold_in(key, i), self.keep, x.shape[1:]
       )
 
-    return jax.vmap(draw)(index).astype(x.dtype)
+    mask = jax.vmap(draw)(index).astype(x.dtype)
+    return mask / self.keep if self.inverted else mask

@@ -9,10 +9,10 @@
 Towers are their groups: a convolution of its own tower's maps, after the first
 layer, is one with groups=T. Caffe's blobs have the same layout.
 
-Our dropout is the paper's: units count `keep` at evaluation, where PyTorch's
-and Caffe's count 1 (and 1 / keep in training). So the weights that read such
-units are multiplied by `keep` on the way out and divided on the way in, which
-is exact for powers of 2.
+With the paper's dropout, units count `keep` at evaluation; with PyTorch's and
+Caffe's (`model.inverted_dropout`) they count 1. So in a network with the
+paper's, the weights that read such units are multiplied by `keep` on the way
+out and divided on the way in, which is exact for powers of 2.
 """
 
 import dataclasses
@@ -95,8 +95,10 @@ def _layers(config: ml_collections.ConfigDict) -> Iterator[_Layer]:
   towers, channels, after = config.model.towers, 3, ()
   for i, (name, row) in enumerate(alexnet.layer_table(config.model).items()):
     _check(name, row, towers)
-    _check_dropout(name, after)
-    keep = config.model.keep if 'dropout' in after else 1.0
+    scaled = 'dropout' in after and not config.model.inverted_dropout
+    if scaled:
+      _check_dropout(name, after)
+    keep = config.model.keep if scaled else 1.0
     own = 1 if row.kind == 'head' else towers
     read = channels * (towers if i > 0 and row.gather else 1)
     yield _Layer(name, row.kind, own, read, keep)
@@ -118,15 +120,17 @@ def _check(name: str, row: ml_collections.ConfigDict, towers: int) -> None:
 
 
 def _check_dropout(name: str, after: tuple[str, ...]) -> None:
-  """A factor goes through pools and from there into the next weights."""
-  if 'dropout' in after:
-    later = after[after.index('dropout') + 1 :]
-    if not all(operation.endswith('_pool') for operation in later):
-      raise errors.UserError(
-        f'dropout is followed by {", ".join(later)} before {name}, so that '
-        "PyTorch's is no multiple of it: export .stablehlo, which has any "
-        'network.'
-      )
+  """Checks that only pools lie between dropout and the next weights.
+
+  Pools let a factor through.
+  """
+  later = after[after.index('dropout') + 1 :]
+  if not all(operation.endswith('_pool') for operation in later):
+    raise errors.UserError(
+      f'dropout is followed by {", ".join(later)} before {name}, so that '
+      "PyTorch's is no multiple of it: export .stablehlo, which has any "
+      'network.'
+    )
 
 
 def to_torch(
