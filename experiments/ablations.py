@@ -1,10 +1,17 @@
-"""What the ablations share: they start from `alexnet_2012`.
+r"""What the ablations share: they start from `alexnet_2012`.
 
 For data on which one takes minutes, not days, there are small recipes: the
 eight layers in two towers with their norms, narrow, from He's initialisation
 and inputs of about unit variance (as in configs/quickstart.py); the paper's
 sigma .01 and biases of 1 need many more steps to leave chance. What acts
 against overfitting is shown on a tenth of CIFAR-10, where there is some.
+
+For a folder of pictures, such as the ten ImageNet classes of Imagenette, the
+networks are as wide as the paper's and see crops of 224 out of 256 pixels, for
+40 epochs of about 10,000 pictures:
+
+    python -m experiments.ablation_network --workdir=runs/imagenette \
+        --data=folder=/my/imagenette --seeds=1,2,3
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,6 +53,20 @@ _FEW_IMAGES = _NETWORK | {
 }
 
 
+_PICTURES = {
+  'model.init': 'he',
+  'data.scale': 64.0,
+  'optimizer.learning_rate': 0.005,
+  'num_epochs': 40.0,
+  'schedule.drops': ((1, 2.0), (26, 0.1), (36, 0.1)),
+  'schedule.layer_drops.conv1': (),
+  'data.color_noise_epochs': 30.0,
+  'eval_every_epochs': 2.0,
+}
+for _layer in _WIDTHS:
+  _PICTURES[f'model.{_layer}.init_bias'] = 0.0
+
+
 def ablation(
   name: str,
   claim: str,
@@ -70,6 +91,7 @@ def ablation(
     # Ten views of all of validation: at the end only.
     overrides={'eval.views': 10, 'eval_every_epochs': 0.0},
     small={'cifar10': cifar10, 'shapes': _TEN_EPOCHS},
+    pictures=_PICTURES,
   )
 
 

@@ -166,7 +166,9 @@ def run(experiment: sweep.Experiment) -> None:
   """The whole program of an experiment."""
   define_flags()
   flags.DEFINE_string(
-    'data', '', 'Other data than the claim is about: cifar10 or shapes.'
+    'data',
+    '',
+    'Other data than the claim is about: cifar10, shapes or folder=PATH.',
   )
   flags.DEFINE_list('variants', [], 'Which; by default all.')
   flags.DEFINE_string(

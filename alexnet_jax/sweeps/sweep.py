@@ -18,7 +18,14 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterable,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 
 from alexnet_jax import config_fields, errors, locks
 from alexnet_jax import rows as rows_lib
@@ -61,6 +68,8 @@ class Experiment:
     overrides: fields of all variants.
     data: the data that the claim is about.
     small: overrides for other data, by their name: narrower, shorter.
+    pictures: overrides for folders of pictures (`folder=PATH`): as wide as the
+      claim's networks, shorter; None where there is no such recipe.
     seeds: of each variant.
   """
 
@@ -71,6 +80,7 @@ class Experiment:
   overrides: Overrides = dataclasses.field(default_factory=dict)
   data: str = 'imagenet2012'
   small: Mapping[str, Overrides] = dataclasses.field(default_factory=dict)
+  pictures: Overrides | None = None
   seeds: Sequence[int] = (0, 1, 2)
 
 
@@ -113,23 +123,13 @@ def plan(
       would undo what a variant is.
   """
   data = data or experiment.data
-  if data != experiment.data and data not in experiment.small:
-    raise errors.UserError(
-      f'data={data}: {experiment.name} has recipes for '
-      f'{", ".join((experiment.data, *experiment.small))}; give one of these.'
-    )
-  small = experiment.small.get(data)
+  recipe = _recipe(experiment, data)
   variants = experiment.variants.values()
   check_free(overrides or {}, {'seed'}.union(*(v.overrides for v in variants)))
 
   def run(name: str, seed: int) -> Run:
-    variant = experiment.variants[name]
-    if small is None:
-      fields = {**variant.schedule, **variant.overrides}
-    else:
-      fields = {**small, **variant.overrides, **variant.small}
-    fields = {**experiment.overrides, **fields, **(overrides or {})}
-    fields['seed'] = seed
+    fields = {**experiment.overrides, **recipe(experiment.variants[name])}
+    fields = {**fields, **(overrides or {}), 'seed': seed}
     directory = workdir / name / f'seed-{seed}'
     config = f'{experiment.config}:{data}'
     return Run(name, seed, directory, main_flags(config, directory, fields))
@@ -139,6 +139,28 @@ def plan(
     for seed in seeds or experiment.seeds
     for name in experiment.variants
   ]
+
+
+def _recipe(
+  experiment: Experiment, data: str
+) -> Callable[[Variant], Overrides]:
+  """Returns a function that gives a variant's fields on some data."""
+  if data == experiment.data:
+    return lambda variant: {**variant.schedule, **variant.overrides}
+  if data.startswith('folder=') and experiment.pictures is not None:
+    return lambda variant: {**experiment.pictures, **variant.overrides}
+  if data in experiment.small:
+    return lambda variant: {
+      **experiment.small[data],
+      **variant.overrides,
+      **variant.small,
+    }
+  names = [experiment.data, *experiment.small]
+  names += [] if experiment.pictures is None else ['folder=PATH']
+  raise errors.UserError(
+    f'data={data}: {experiment.name} has recipes for {", ".join(names)}; give '
+    'one of these.'
+  )
 
 
 def check_free(overrides: Overrides, taken: Collection[str]) -> None:
