@@ -13,48 +13,37 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from alexnet_jax import (
-  checks,
-  command_line,
-  compilation_cache,
-  errors,
-  evaluate,
-  hosts,
-  train,
-)
-from alexnet_jax import workdir as workdir_lib
+from alexnet_jax import command_line, errors
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='A file of configs/, optionally with :DATA.'
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'eval'], 'What to do.')
-
-
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'Several processes of a cluster that JAX knows: SLURM.'
 )
 _COORDINATOR = flags.DEFINE_string(
-  'coordinator', None, 'Several processes anywhere: HOST:PORT of the first.'
+  'coordinator', None, 'Several processes anywhere: HOST:PORT of process 0.'
 )
-_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many.')
-_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which one, from 0.')
-
-
-def _join() -> None:
-  """Before JAX looks at its devices."""
-  given = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-  if _DISTRIBUTED.value or given != (None, None, None):
-    hosts.join(*given)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'Total number of processes.'
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'Number of this process, from 0.'
+)
 
 
 def _evaluate(workdir: pathlib.Path) -> None:
+  from alexnet_jax import evaluate, multihost
+  from alexnet_jax.workdir import files
+
   overrides = {}
   if _CONFIG.value is not None:
     overrides = config_flags.get_override_values(flags.FLAGS['config'])
-  config = workdir_lib.evaluation_config(workdir, overrides)
+  config = files.evaluation_config(workdir, overrides)
   result = evaluate.evaluate_run(config, workdir)
-  if hosts.is_first():
+  if multihost.is_primary():
     print(json.dumps(result))
 
 
@@ -68,15 +57,18 @@ def _check_flags() -> None:
 def main(_) -> None:
   """Does what the flags say."""
   _check_flags()
-  _join()
-  compilation_cache.enable()
+  # Imported here, so that --help and mistakes do not wait for JAX.
+  from alexnet_jax import multihost, train
+
+  process = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+  if _DISTRIBUTED.value or process != (None, None, None):
+    multihost.initialize(*process)  # before JAX looks at its devices
+  command_line.enable_compilation_cache()
   workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
   if _MODE.value == 'eval':
     _evaluate(workdir)
-    return
-  if _CONFIG.value.checks and workdir_lib.newest_step(workdir) is None:
-    checks.run(_CONFIG.value)
-  train.train_and_evaluate(_CONFIG.value, workdir)
+  else:
+    train.train_and_evaluate(_CONFIG.value, workdir)
 
 
 if __name__ == '__main__':

@@ -1,43 +1,58 @@
-"""What the entry points share: a mistake on the command line is a sentence."""
+"""Frame of every program: flags, quiet libraries, one-sentence errors."""
 
 import contextlib
 import errno
+import os
+import pathlib
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-import ml_collections
-import tensorflow as tf
 from absl import app, flags, logging
 
 from alexnet_jax import errors
 
-_OF_DISKS = (*errors.NO_ROOM, errno.ENOLCK, errno.EIO)
-
-
 Main = Callable[[list[str]], None]
+_DISK_ERRORS = (*errors.NO_ROOM, errno.ENOLCK, errno.EIO)
+# jax's own limit of 1 s leaves out the initialisation and evaluation of small
+# networks; programs of a single operation take less than this.
+_SECONDS_WORTH_CACHING = 0.1
 
 
-def run(main: Main, *, takes_arguments: bool = False) -> None:
-  """Runs a program: `absl.app.run`, and what all of ours have in common.
+def run(
+  main: Main,
+  define_flags: Callable[[], None] = lambda: None,
+  *,
+  takes_arguments: bool = False,
+) -> None:
+  """Runs a program with `absl.app.run`.
 
-  Libraries are quiet, TensorFlow leaves GPUs to JAX, and a mistake is one
-  sentence.
+  Libraries are quiet, compiled programs are kept for the next start, and a
+  user's mistake ends in one sentence.
 
   Args:
-    main: of the arguments that are no flags.
-    takes_arguments: whether there may be any.
+    main: Function of the arguments that are no flags.
+    define_flags: Function that defines the program's flags.
+    takes_arguments: Whether there may be arguments that are no flags.
   """
+  known = set(flags.FLAGS)
+  define_flags()
+  for name in set(flags.FLAGS) - known:  # --help shows a program's key flags
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
   guarded = guard(main, takes_arguments=takes_arguments)
   app.run(guarded, flags_parser=parse_flags)
 
 
 def guard(main: Main, *, takes_arguments: bool = False) -> Main:
-  """The same for absl: a function of the program's name and arguments."""
+  """Returns `main` as absl calls it, with mistakes in one sentence.
+
+  Args:
+    main: Function of the arguments that are no flags.
+    takes_arguments: Whether there may be arguments that are no flags.
+  """
 
   def guarded(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
-    tf.config.set_visible_devices([], 'GPU')
     with one_sentence():
       if not takes_arguments:
         _check_no_arguments(argv)
@@ -46,15 +61,44 @@ def guard(main: Main, *, takes_arguments: bool = False) -> Main:
   return guarded
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-  """Parses absl flags, a config file among them.
+def enable_compilation_cache() -> None:
+  """Keeps compiled programs for the next start of the same config.
 
-  Exits with one sentence where that fails, Did-you-mean included.
+  They lie in `~/.cache/alexnet_jax` or `$XDG_CACHE_HOME/alexnet_jax`, unless
+  JAX_COMPILATION_CACHE_DIR names another directory or
+  JAX_ENABLE_COMPILATION_CACHE=0 turns the cache off. The directory may be
+  removed at any time. Call this before anything is compiled.
+  """
+  import jax  # slow: not at a program's start
+
+  config = jax.config
+  if not config.jax_enable_compilation_cache:
+    return
+  if 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
+    name = 'jax_persistent_cache_min_compile_time_secs'
+    config.update(name, _SECONDS_WORTH_CACHING)
+  if config.jax_compilation_cache_dir:
+    return
+  try:
+    caches = os.environ.get('XDG_CACHE_HOME')
+    root = pathlib.Path(caches) if caches else pathlib.Path.home() / '.cache'
+    directory = root / 'alexnet_jax'
+    directory.mkdir(parents=True, exist_ok=True)
+  except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+    logging.warning('Programs are compiled at every start: %s.', error)
+    return
+  config.update('jax_compilation_cache_dir', str(directory))
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses absl flags, a config file among them, and returns the arguments.
+
+  A mistake ends the program with one sentence; 'Did you mean' is kept.
   """
   with one_sentence():
     try:
       arguments = flags.FLAGS(argv)
-      _report_unloaded()
+      _check_config_file()
     except OSError as error:
       raise errors.UserError(
         f'--config names no readable file ({_one_line(error)}).'
@@ -70,15 +114,15 @@ def parse_flags(argv: list[str]) -> list[str]:
   return arguments
 
 
-def _report_unloaded() -> None:
-  # For a file that does not load, absl holds an object that raises when used.
+def _check_config_file() -> None:
+  # A file that cannot be loaded leaves an object that raises when it is used.
   config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
-  if config is not None and not isinstance(config, ml_collections.ConfigDict):
+  if config is not None and not hasattr(type(config), 'lock'):
     config.lock()
 
 
 def _one_line(error: Exception) -> str:
-  # Did-you-mean messages come quoted, with line breaks inside.
+  # 'Did you mean' messages come in quotes, with line breaks inside.
   text = str(error).replace('\\n', ' ').replace('\n', ' ')
   return text.strip('\'" ').replace("\\'", "'")
 
@@ -89,14 +133,14 @@ def _check_no_arguments(argv: list[str]) -> None:
 
 
 def whole_numbers(name: str, texts: Sequence[str]) -> list[int]:
-  """Those of a flag that is a list.
+  """Returns the numbers of a flag that is a list.
 
   Args:
-    name: of the flag.
-    texts: its value.
+    name: Name of the flag.
+    texts: Value of the flag.
 
   Raises:
-    UserError: where one is no whole number.
+    UserError: If one is no whole number.
   """
   for text in texts:
     if not text.isdecimal():
@@ -110,7 +154,7 @@ def whole_numbers(name: str, texts: Sequence[str]) -> list[int]:
 def one_sentence() -> Iterator[None]:
   """Turns a user's mistake into one line on stderr and exit code 1.
 
-  A signal's exit code is 128 + its number.
+  After a signal, the exit code is 128 + its number.
   """
   try:
     yield
@@ -122,7 +166,7 @@ def one_sentence() -> Iterator[None]:
   except errors.UserError as error:
     sys.exit(f'error: {error}')
   except OSError as error:
-    if error.filename is None and error.errno not in _OF_DISKS:
+    if error.filename is None and error.errno not in _DISK_ERRORS:
       raise
     # A path that cannot be read or written, which the message names, or a disk.
     if error.errno in errors.NO_ROOM:

@@ -1,4 +1,4 @@
-"""What a user's mistake ends in."""
+"""Errors that end a program with one sentence, and how others become them."""
 
 import contextlib
 import errno
@@ -11,20 +11,20 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(Exception):
-  """What the user gave cannot work; the message is one sentence that says so.
+  """A mistake of the user, in one sentence.
 
-  It names the argument, its value and the remedy. Entry points print it
-  without a traceback and exit with code 1.
+  The sentence names the argument, its value and the remedy. Entry points print
+  it without a traceback and exit with code 1.
   """
 
 
 class Interrupted(Exception):
-  """A signal has asked the process to stop.
+  """A signal that has asked the process to stop.
 
-  Entry points exit with 128 + its number, as shells have it.
+  Entry points exit with 128 + its number, as shells do.
 
   Attributes:
-    number: of the signal.
+    number: Number of the signal.
   """
 
   def __init__(self, number: int, message: str = ''):
@@ -33,21 +33,21 @@ class Interrupted(Exception):
 
 
 def first_line(error: Exception) -> str:
-  """The first line of another library's message, to quote in a sentence."""
+  """Returns the first line of an error's message, to quote in a sentence."""
   lines = str(error).strip().splitlines()
   return lines[0][:200] if lines else type(error).__name__
 
 
 @contextlib.contextmanager
 def damage_as_user_error(path: pathlib.Path, remedy: str) -> Iterator[None]:
-  """For reading a file that we have written: JSON, or arrays of numpy.
+  """Turns the many errors of a damaged file into one UserError.
 
   Args:
-    path: of the file.
-    remedy: what to do where it is not as it was written.
+    path: File of JSON or of numpy arrays that is read inside.
+    remedy: Advice for a file that is damaged.
 
   Raises:
-    UserError: in place of the many errors of a file that is not.
+    UserError: If the file is not as it was written.
   """
   try:
     yield
@@ -65,13 +65,13 @@ def damage_as_user_error(path: pathlib.Path, remedy: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_room_as_os_error(path: pathlib.Path) -> Iterator[None]:
-  """Other libraries have their own ways to say that a disk is full.
+  """Turns other libraries' errors about a full disk into OSError.
 
   Args:
-    path: what is written.
+    path: File or directory that is written inside.
 
   Raises:
-    OSError: in place of their errors.
+    OSError: If the disk is full.
   """
   try:
     yield

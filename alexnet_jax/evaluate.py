@@ -1,166 +1,59 @@
 """Exact evaluation: every example of a split once, on any device count."""
 
-import dataclasses
-import functools
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import tqdm
 
-from alexnet_jax import hosts, metrics, parallel, trained
-from alexnet_jax.data import augment, pipeline, preprocessing, records
-from alexnet_jax.models import AlexNet
-from alexnet_jax.train_state import create_model
+from alexnet_jax import metrics, multihost, trained
+from alexnet_jax.data import pipeline, records
+from alexnet_jax.run import Run
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluator:
-  """Evaluates parameters on a split.
-
-  Attributes:
-    plan: how the work is spread.
-    step: the compiled `eval_step`, of (params, batch).
-    batch_size: examples of a global batch.
-    workers: threads that read; 0 for one a core.
-  """
-
-  plan: parallel.Plan
-  step: Callable[..., metrics.Sums]
-  batch_size: int
-  workers: int
-
-  def __call__(
-    self,
-    params,
-    prepared: records.PreparedSet,
-    split: str,
-    check: Callable[[], None] = lambda: None,
-  ) -> tuple[dict[str, float | int], dict[str, float]]:
-    """Means over the split.
-
-    Args:
-      params: on the devices, as the plan has put them.
-      prepared: the data.
-      split: 'train' or 'validation'.
-      check: called before every batch; may raise.
-
-    Returns:
-      'loss', 'top1_error', 'top5_error' and the exact count 'examples'; and
-      the time it took.
-    """
-    began = time.perf_counter()
-    batches = pipeline.eval_batches(
-      prepared,
-      split,
-      self.batch_size,
-      share=self.plan.share(self.batch_size),
-      workers=self.workers,
-    )
-    count = prepared.num_examples(split)
-    totals = dict.fromkeys(metrics.NAMES, np.float64(0))
-    for batch in _progress(batches, -(-count // self.batch_size), split):
-      check()
-      sums = self.plan.get(self.step(params, self.plan.put_batch(batch)))
-      totals = {name: totals[name] + sums[name] for name in totals}
-    seconds = time.perf_counter() - began
-    timing = {'seconds': seconds, 'examples_per_second': count / seconds}
-    return metrics.means(totals), timing
-
-
-def create_evaluator(
-  config: ml_collections.ConfigDict,
-  plan: parallel.Plan,
-  process: preprocessing.Preprocessing,
-) -> Evaluator:
-  """An evaluator with the config's network, batch size and views."""
-  model = create_model(config, plan.towers)
-  step = functools.partial(eval_step, model, process, plan, config.eval.views)
-  compiled = plan.compile(
-    step, deterministic=config.deterministic, donate=False
-  )
-  # The last batch is padded anyway, so any size will do.
-  batch_size = -(-config.batch_size // plan.num_slices) * plan.num_slices
-  return Evaluator(plan, compiled, batch_size, config.data.workers)
-
-
-def evaluate_run(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path
-) -> dict[str, float | int]:
-  """Evaluates a checkpoint of a run.
+def evaluate(
+  run: Run,
+  params,
+  data: records.PreparedSet,
+  split: str,
+  check: Callable[[], None] = lambda: None,
+) -> tuple[dict[str, float | int], dict[str, float]]:
+  """Returns the means over a split, and the time that they took.
 
   Args:
-    config: the run's, see `workdir.evaluation_config`.
-    workdir: absolute path of the run.
+    run: Run whose `eval_step` is used.
+    params: Parameters on the devices.
+    data: Prepared set to read.
+    split: 'train' or 'validation'.
+    check: Function that is called before every batch and may raise.
 
   Returns:
-    'step', 'examples', 'views', 'loss', 'top1_error', 'top5_error'.
-
-  Raises:
-    UserError: where checkpoint, data and devices do not fit the config.
+    'loss', 'top1_error', 'top5_error' and the exact count 'examples'; and
+    'seconds' and 'examples_per_second'.
   """
-  run = trained.restore(config, workdir)
-  evaluator = create_evaluator(config, run.plan, run.process)
-  values, _ = evaluator(run.params, run.open_data(), config.eval.split)
-  return {
-    'step': run.step,
-    'examples': values.pop('examples'),
-    'views': config.eval.views,
-    **values,
-  }
-
-
-def predictions(
-  run: trained.Trained, prepared: records.PreparedSet, batch_size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Class probabilities of every example of `config.eval.split`, in order.
-
-  Args:
-    run: the network; its config's `eval.views` are averaged.
-    prepared: the data.
-    batch_size: examples at a time.
-
-  Yields:
-    Labels [b] and natural logarithms of probabilities [b, classes]; the last
-    batch is shorter.
-  """
-  config, predictor = run.config, create_predictor(run)
+  began = time.perf_counter()
+  # The last batch is padded anyway, so that any size will do.
+  shards = run.plan.num_data_shards
+  batch_size = -(-run.config.batch_size // shards) * shards
   batches = pipeline.eval_batches(
-    prepared,
-    config.eval.split,
+    data,
+    split,
     batch_size,
     share=run.plan.share(batch_size),
-    workers=config.data.workers,
+    workers=run.config.data.workers,
   )
-  for batch in batches:
-    counts = batch['mask'] > 0
-    yield batch['label'][counts], predictor(batch['image'])[counts]
-
-
-def create_predictor(
-  run: trained.Trained,
-) -> Callable[[np.ndarray], np.ndarray]:
-  """A function of whole images [N, S, S, 3], uint8, always as many.
-
-  It returns natural logarithms of probabilities [N, classes], averaged over
-  `config.eval.views`. N is a multiple of the plan's slices.
-  """
-  config, plan = run.config, run.plan
-  model = create_model(config, plan.towers)
-  compiled = plan.compile(
-    functools.partial(predict, model, run.process, config.eval.views),
-    deterministic=config.deterministic,
-    donate=False,
-  )
-
-  def predictor(images: np.ndarray) -> np.ndarray:
-    return plan.get_batch(compiled(run.params, plan.put_batch(images)))
-
-  return predictor
+  count = data.num_examples(split)
+  totals = dict.fromkeys(metrics.NAMES, np.float64(0))
+  for batch in _progress(batches, -(-count // batch_size), split):
+    check()
+    sums = run.plan.get(run.eval_step(params, run.plan.put_batch(batch)))
+    totals = {name: totals[name] + sums[name] for name in totals}
+  seconds = time.perf_counter() - began
+  timing = {'seconds': seconds, 'examples_per_second': count / seconds}
+  return metrics.means(totals), timing
 
 
 def _progress(batches: Iterable, total: int, split: str) -> tqdm.tqdm:
@@ -170,51 +63,77 @@ def _progress(batches: Iterable, total: int, split: str) -> tqdm.tqdm:
     desc=f'evaluate {split}',
     unit='batch',
     leave=False,
-    disable=not hosts.is_first(),
+    disable=not (multihost.is_primary() and sys.stderr.isatty()),
   )
 
 
-def eval_step(
-  model: AlexNet,
-  process: preprocessing.Preprocessing,
-  plan: parallel.Plan,
-  num_views: int,
-  params,
-  batch: pipeline.Batch,
-) -> dict[str, jax.Array]:
-  """The per-device program: sums of metrics over the global batch."""
-  averaged = predict(model, process, num_views, params, batch['image'])
-  sums = metrics.sums(averaged, batch['label'], batch['mask'])
-  return plan.sum_slices(sums)
-
-
-def predict(
-  model: AlexNet,
-  process: preprocessing.Preprocessing,
-  num_views: int,
-  params,
-  images: jax.Array,
-) -> jax.Array:
-  """Class probabilities of whole images, averaged over views.
+def evaluate_run(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> dict[str, float | int]:
+  """Evaluates a checkpoint of a run.
 
   Args:
-    model: the network.
-    process: of the run.
-    num_views: 1, or 10 (paper section 4.1).
-    params: of the network.
-    images: [N, S, S, 3] of uint8.
+    config: Config of the run, see `files.evaluation_config`.
+    workdir: Absolute path of the run.
 
   Returns:
-    [N, classes], natural logarithms.
+    'step', 'examples', 'views', 'loss', 'top1_error', 'top5_error'.
+
+  Raises:
+    UserError: If checkpoint, data and devices do not fit the config.
   """
-  crop_size = int(process.crop_size)
-  log_probs = [
-    jax.nn.log_softmax(model.apply({'params': params}, process(view)))
-    for view in augment.views(images, crop_size, num_views)
-  ]
-  return log_mean_exp(jnp.stack(log_probs))
+  network = trained.restore(config, workdir)
+  values, _ = evaluate(
+    network.run, network.params, network.open_data(), config.eval.split
+  )
+  return {
+    'step': network.step,
+    'examples': values.pop('examples'),
+    'views': config.eval.views,
+    **values,
+  }
 
 
-def log_mean_exp(log_probs: jax.Array) -> jax.Array:
-  """The mean of probabilities over the first axis, in logarithms."""
-  return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(log_probs))
+def predictions(
+  network: trained.TrainedRun, data: records.PreparedSet, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Yields class probabilities of every example of `config.eval.split`.
+
+  Args:
+    network: Trained network; `eval.views` of its config are averaged.
+    data: Prepared set to read.
+    batch_size: Examples at a time.
+
+  Yields:
+    Labels [b] and natural logarithms of probabilities [b, classes], in order;
+    the last batch is shorter.
+  """
+  config, predictor = network.config, create_predictor(network)
+  batches = pipeline.eval_batches(
+    data,
+    config.eval.split,
+    batch_size,
+    share=network.plan.share(batch_size),
+    workers=config.data.workers,
+  )
+  for batch in batches:
+    counts = batch['mask'] > 0
+    yield batch['label'][counts], predictor(batch['image'])[counts]
+
+
+def create_predictor(
+  network: trained.TrainedRun,
+) -> Callable[[np.ndarray], np.ndarray]:
+  """Returns a function of whole images [N, S, S, 3] of uint8.
+
+  N is always the same, a multiple of the plan's data shards. The function
+  returns natural logarithms of probabilities [N, classes], averaged over
+  `config.eval.views`.
+  """
+  plan = network.plan
+
+  def predictor(images: np.ndarray) -> np.ndarray:
+    on_devices = plan.put_batch(images)
+    return plan.get_batch(network.run.predict(network.params, on_devices))
+
+  return predictor

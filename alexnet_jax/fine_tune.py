@@ -1,6 +1,6 @@
-"""Fine-tuning: a run starts from another's weights, with its preprocessing.
+"""Fine-tuning: a run starts from the weights and preprocessing of another.
 
-The paper's CNN* are such runs: trained on all of ImageNet's Fall 2011 release,
+The paper's CNN* is such a run: trained on all of ImageNet's Fall 2011 release,
 then fine-tuned on ILSVRC-2012 (section 6.2).
 """
 
@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from alexnet_jax import errors, hosts, trained
+from alexnet_jax import errors, multihost, trained
 from alexnet_jax.data import preprocessing
 
 Tree = Any
@@ -17,39 +17,38 @@ Tree = Any
 
 def read_origin(
   config: ml_collections.ConfigDict, like: Tree
-) -> trained.Stored:
-  """The run that `config.init_from` names; for the rest, see `check_head`.
+) -> trained.TrainedRun:
+  """Reads the run that `config.init_from` names and checks all but its head.
 
   Args:
-    config: of the new run.
-    like: its parameters, arrays or shapes.
+    config: Config of the new run.
+    like: Parameters of the new run, arrays or shapes.
 
   Raises:
-    UserError: where there is no such run, or it does not fit the config,
-      whatever the new run's classes are.
+    UserError: If there is no such run, or it does not fit the config.
   """
   origin = trained.read(config.init_from, {})
   fresh = _fresh_layers(config, like)
-  head = config.model.layers[-1]  # which may be drawn anew
+  head = config.model.layers[-1]  # checked once the classes are known
   taken = [name for name in like if name not in fresh | {head}]
   _check_shapes(config, taken, like, origin.params)
-  _check_inputs(config, origin.process)
+  _check_inputs(config, origin.preprocessing)
   return origin
 
 
 def check_head(
   config: ml_collections.ConfigDict,
   like: Tree,
-  origin: trained.Stored,
+  origin: trained.TrainedRun,
   class_names: list[str],
 ) -> None:
-  """Raises UserError where a head that is taken over does not fit.
+  """Raises UserError if a head that is taken over does not fit.
 
   Args:
-    config: of the new run.
-    like: its parameters, arrays or shapes.
-    origin: of `read_origin`.
-    class_names: of the new run's data.
+    config: Config of the new run.
+    like: Parameters of the new run, arrays or shapes.
+    origin: Run that the new one starts from.
+    class_names: Names of the classes in the new run's data.
   """
   head = config.model.layers[-1]
   if head not in _drawn_anew(config, like, origin, class_names):
@@ -59,10 +58,10 @@ def check_head(
 def _drawn_anew(
   config: ml_collections.ConfigDict,
   like: Tree,
-  origin: trained.Stored,
+  origin: trained.TrainedRun,
   class_names: list[str],
 ) -> set[str]:
-  """Layers of `config.init_fresh` and, where classes differ, the head."""
+  """Returns the layers of `init_fresh`, and the head if the classes differ."""
   fresh = _fresh_layers(config, like)
   return fresh | (
     {config.model.layers[-1]} if class_names != origin.class_names else set()
@@ -72,24 +71,24 @@ def _drawn_anew(
 def first_params(
   config: ml_collections.ConfigDict,
   drawn: Tree,
-  origin: trained.Stored,
+  origin: trained.TrainedRun,
   class_names: list[str],
 ) -> Tree:
-  """A new run's canonical parameters.
+  """Returns the canonical parameters that a new run starts from.
 
   Args:
-    config: of the new run.
-    drawn: the parameters of the same tree that it would have started from.
-    origin: of `read_origin`.
-    class_names: of the new run's data.
+    config: Config of the new run.
+    drawn: Randomly initialised parameters of the new run.
+    origin: Run that the new one starts from.
+    class_names: Names of the classes in the new run's data.
 
   Returns:
-    Those of the origin, but for the layers of `config.init_fresh` and, where
-    the two runs' classes differ, the head.
+    The origin's parameters, except for the layers of `config.init_fresh` and,
+    if the classes of the two runs differ, the head.
   """
   fresh = _drawn_anew(config, drawn, origin, class_names)
   taken = [name for name in drawn if name not in fresh]
-  hosts.say(
+  multihost.log(
     f'Starts from {origin.workdir}, step {origin.step:,}; drawn anew: '
     f'{", ".join(name for name in drawn if name in fresh) or "nothing"}.'
   )
@@ -98,11 +97,11 @@ def first_params(
 
 def check_preprocessing(
   config: ml_collections.ConfigDict,
-  origin: trained.Stored,
-  process: preprocessing.Preprocessing,
+  origin: trained.TrainedRun,
+  inputs: preprocessing.Preprocessing,
 ) -> None:
-  """Raises UserError where a run that was begun had another origin."""
-  if origin.process.digest() != process.digest():
+  """Raises UserError if a run that has begun had another origin."""
+  if origin.preprocessing.digest() != inputs.digest():
     raise errors.UserError(
       f'init_from={config.init_from} is not the run any more that this one was '
       'begun with; give a new workdir.'
@@ -140,13 +139,13 @@ def _shape(params: Tree, name: str) -> str:
 
 
 def _check_inputs(
-  config: ml_collections.ConfigDict, process: preprocessing.Preprocessing
+  config: ml_collections.ConfigDict, inputs: preprocessing.Preprocessing
 ) -> None:
-  """The new run's config must say what the other's preprocessing does."""
+  """Checks that the new config agrees with the origin's preprocessing."""
   actual = {
-    'image_size': process.mean_image.shape[0],
-    'crop_size': int(process.crop_size),
-    'scale': process.scale,
+    'image_size': inputs.mean_image.shape[0],
+    'crop_size': int(inputs.crop_size),
+    'scale': inputs.scale,
   }
   for name, value in actual.items():
     given = np.asarray(config.data[name], np.float32)

@@ -1,4 +1,4 @@
-"""One process at a time: locks of files, which end with their process."""
+"""Locks on files, which end with the process that holds them."""
 
 import errno
 import fcntl
@@ -6,19 +6,19 @@ from typing import IO
 
 from absl import logging
 
-# Of file systems that have no locks.
+# Errors of file systems that have no locks.
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 def take(file: IO, *, wait: bool) -> bool:
-  """Locks an open file; where that cannot be done at all, warns and goes on.
+  """Locks an open file; a file system without locks gives a warning only.
 
   Args:
-    file: that all processes open.
-    wait: whether to wait for a process that has the lock.
+    file: File that all processes open.
+    wait: Whether to wait for the process that holds the lock.
 
   Returns:
-    Whether this process may go on; False where it does not wait.
+    Whether this process may go on.
   """
   try:
     fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

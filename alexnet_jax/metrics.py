@@ -1,4 +1,4 @@
-"""Errors as the paper counts them."""
+"""Loss and errors as the paper counts them, as sums over examples."""
 
 from typing import Any
 
@@ -11,23 +11,23 @@ NAMES = ('loss', 'top1_error', 'top5_error', 'examples')
 
 
 def zeros() -> dict[str, np.ndarray]:
-  """Sums over no example."""
-  return {name: np.zeros((), np.float32) for name in NAMES}
+  """Returns the sums of training metrics over no example."""
+  return {k: np.zeros((), np.float32) for k in (*NAMES, 'gradient_norm')}
 
 
 def sums(
   log_probs: jax.Array, labels: jax.Array, mask: jax.Array
 ) -> dict[str, jax.Array]:
-  """Adds up a batch.
+  """Returns the sums over a batch.
 
   Args:
     log_probs: [N, classes], natural logarithms of probabilities.
-    labels: [N].
+    labels: [N] of int32.
     mask: [N], 1 for examples that count and 0 for padding.
 
   Returns:
     Sums of negative log-likelihood, top-1 errors, top-5 errors (of the
-    min(5, classes) most likely) and examples.
+    min(5, classes) most likely classes) and examples.
   """
   values = per_example(log_probs, labels) | {'examples': jnp.ones_like(mask)}
   return {k: jnp.where(mask > 0, v, 0.0).sum() for k, v in values.items()}
@@ -36,11 +36,11 @@ def sums(
 def per_example(
   log_probs: jax.Array, labels: jax.Array
 ) -> dict[str, jax.Array]:
-  """What `sums` adds up: loss and errors of each example, arrays [N]."""
+  """Returns loss and errors of each example, arrays [N]; see `sums`."""
   classes = log_probs.shape[1]
   own = jnp.take_along_axis(log_probs, labels[:, None], axis=1)  # [N, 1]
-  # How many classes are ahead; ties go to the lower label. Written so that
-  # NaN counts as an error.
+  # Counts the classes that are more likely; of equally likely ones, those with
+  # a lower label. Written so that NaN counts as an error.
   tied = (log_probs == own) & (jnp.arange(classes) < labels[:, None])
   rank = (~(log_probs <= own) | tied).sum(axis=1)
   return {
@@ -51,7 +51,7 @@ def per_example(
 
 
 def means(totals: Sums) -> dict[str, float | int]:
-  """Sums -> means, with the number of examples."""
+  """Returns means over the examples, and the number of examples."""
   count = int(totals['examples'])
-  rates = {k: float(totals[k]) / count for k in NAMES if k != 'examples'}
-  return rates | {'examples': count}
+  rates = {k: float(v) / count for k, v in totals.items() if k != 'examples'}
+  return {k: rates[k] for k in NAMES[:-1]} | {'examples': count} | rates

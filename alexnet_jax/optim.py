@@ -22,13 +22,13 @@ Tree = Any
 
 
 def update_rule(momentum: float, decays: Tree) -> optax.GradientTransformation:
-  """The rule above, as an optax chain.
+  """Returns the rule above as an optax chain.
 
-  `update` takes one more argument, `rates`: the parameters' tree, of scalars.
+  Its `update` takes one more argument, `rates`: a scalar for each parameter.
 
   Args:
-    momentum: 0.9 in the paper.
-    decays: the parameters' tree, of floats.
+    momentum: Share of the velocity that is kept, 0.9 in the paper.
+    decays: Weight decay of each parameter.
   """
   return optax.chain(
     _add_decayed_weights(decays),
@@ -38,7 +38,7 @@ def update_rule(momentum: float, decays: Tree) -> optax.GradientTransformation:
 
 
 def _add_decayed_weights(decays: Tree) -> optax.GradientTransformation:
-  # optax.add_decayed_weights has one decay for all.
+  # optax.add_decayed_weights has one decay for all parameters.
   return optax.stateless(
     lambda updates, params: jax.tree.map(
       lambda g, w, decay: g + decay * w, updates, params, decays
@@ -57,7 +57,10 @@ def _scale_by_rates() -> optax.GradientTransformationExtraArgs:
 def _hold_where_rate_is_zero(
   momentum: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-  """Leaves weight and velocity alone where the rate is 0 (CHM weights.cu)."""
+  """Keeps weight and velocity as they are where the rate is 0.
+
+  (CHM weights.cu.)
+  """
 
   def update(updates, state, params=None, *, rates, **_):
     _, new_state = momentum.update(updates, state, params)
@@ -67,7 +70,7 @@ def _hold_where_rate_is_zero(
       state.trace,
       rates,
     )
-    # From the new velocity, which XLA then computes once and in place.
+    # Computed from the new velocity, so that XLA updates it once, in place.
     moved = jax.tree.map(
       lambda v, rate: jnp.where(rate > 0, v, jnp.zeros_like(v)), velocity, rates
     )
@@ -77,7 +80,7 @@ def _hold_where_rate_is_zero(
 
 
 def decay_tree(params: Tree, optimizer: ml_collections.ConfigDict) -> Tree:
-  """Weight decay of every parameter: none for biases."""
+  """Returns the weight decay of every parameter, which is 0 for biases."""
 
   def decay(path, _):
     if path[1].key != 'kernel':
@@ -96,29 +99,30 @@ def _names(path: tuple) -> tuple[str, str]:
 
 
 def epochs_to_steps(epochs: float, num_examples: int, batch_size: int) -> int:
-  """ceil(epochs * N / B), in integers."""
+  """Returns ceil(epochs * num_examples / batch_size), in exact arithmetic."""
   return math.ceil(Fraction(str(epochs)) * num_examples / batch_size)
 
 
-RatesFn = Callable[[jax.Array, jax.Array, Tree], Tree]
+LearningRateFn = Callable[[jax.Array, jax.Array, Tree], Tree]
 
 
-def create_rates_fn(
+def create_learning_rate_fn(
   config: ml_collections.ConfigDict,
   steps_of_epoch: Callable[[float], int],
   num_steps: int,
-) -> RatesFn:
-  """Every parameter's rate as a function of the step.
+) -> LearningRateFn:
+  """Returns the learning rate of every parameter as a function of the step.
 
   Args:
-    config: of the run; `schedule.name` is 'epochs' (drops at given epochs),
-      'four_step' (the source's hands-off schedule, CHM #170) or 'plateau'.
-    steps_of_epoch: turns a number of epochs into steps.
-    num_steps: of the whole run.
+    config: Config of the run. Its `schedule.name` is 'epochs' (drops at given
+      epochs), 'four_step' (the source's hands-off schedule, CHM #170) or
+      'plateau'.
+    steps_of_epoch: Function that turns a number of epochs into steps.
+    num_steps: Steps of the whole run.
 
   Returns:
-    A function of (step, scale, params) that returns the parameters' tree of
-    scalars. `scale` is the plateau rule's factor.
+    A function of (step, scale, params) that returns a scalar for each
+    parameter. `scale` multiplies every rate, see `Plateau`.
   """
   schedule, optimizer = config.schedule, config.optimizer
 
@@ -147,7 +151,7 @@ def create_rates_fn(
 
 
 def _piecewise(pairs: Iterable[tuple[int, float]]) -> optax.Schedule:
-  """1 until the first step, then times each factor from its step on."""
+  """Returns a schedule that starts at 1 and takes each factor at its step."""
   factors = {}
   for step, factor in pairs:  # several may fall on one step of a short run
     factors[step] = factors.get(step, 1.0) * factor
@@ -157,7 +161,7 @@ def _piecewise(pairs: Iterable[tuple[int, float]]) -> optax.Schedule:
 def _base_schedules(
   schedule: ml_collections.ConfigDict, drops: Callable, num_steps: int
 ) -> tuple[optax.Schedule, optax.Schedule]:
-  """Factors of the weights' and of the biases' rates by step."""
+  """Returns the schedules of the weights' and of the biases' rates."""
   if schedule.name == 'epochs':
     alike = schedule.biases_drop_alike
     bias_pairs = schedule.drops if alike else schedule.bias_drops
@@ -169,12 +173,14 @@ def _base_schedules(
       _piecewise((step, factor) for step in quarters),
       _piecewise([(quarters[1], 0.1)]),
     )
-  return optax.constant_schedule(1.0), optax.constant_schedule(1.0)
+  if schedule.name == 'plateau':  # which scales rates after evaluations
+    return optax.constant_schedule(1.0), optax.constant_schedule(1.0)
+  raise ValueError(f'schedule.name={schedule.name!r} has no rates here.')
 
 
 @dataclasses.dataclass(frozen=True)
 class Plateau:
-  """The paper's heuristic: divide by 10 when validation error stops improving.
+  """State of the paper's rule: a tenth when the error stops improving.
 
   (Section 5; done by hand in 2012.) After `patience` evaluations in a row that
   are not below best - min_delta the rate drops, three times; then the run ends.
@@ -182,11 +188,9 @@ class Plateau:
   counts before the first error that is min_delta better than chance.
 
   Attributes:
-    best: the validation top-1 error that the next must improve on; 1 at the
-      start.
-    waited: evaluations since then, or since the last drop.
-    drops: how often the rate was divided by 10; more than `MAX_DROPS` ends
-      the run.
+    best: Lowest validation top-1 error so far, 1 at the start.
+    waited: Evaluations since then or since the last drop.
+    drops: Number of drops so far; more than `MAX_DROPS` end the run.
   """
 
   best: float = 1.0
@@ -220,10 +224,10 @@ class Plateau:
 
   @property
   def scale(self) -> float:
-    """The factor of every rate."""
+    """Factor of every learning rate."""
     return 10.0**-self.drops
 
   @property
   def is_over(self) -> bool:
-    """Whether the run should end."""
+    """Answers whether the run has to end."""
     return self.drops > self.MAX_DROPS

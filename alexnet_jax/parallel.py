@@ -1,4 +1,4 @@
-"""Who holds which tower and which slice of the batch.
+"""Plans that spread towers and shards of the batch over devices.
 
 The paper's two GPUs hold one column of the network each. Here the per-device
 program is written over the towers that a device holds, and one of two plans
@@ -6,12 +6,12 @@ runs it:
 
     OneDevice    jit; the device holds all T towers
     ManyDevices  pmap over T * D devices; device d * T + t holds tower t and
-                 slice d of the batch (T = 1: data-parallel only)
+                 shard d of the batch (T = 1: data-parallel only)
 
 This is the only file that knows pmap. pmap has one flat axis, so towers and
 data are `axis_index_groups` of it:
 
-    tower groups  [[0, 1], [2, 3], ...]     devices that share a slice
+    tower groups  [[0, 1], [2, 3], ...]     devices that share a shard
     data groups   [[0, 2, ...], [1, 3, ...]]  devices that share a tower
 """
 
@@ -25,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from absl import logging
 from jax import lax
 
@@ -36,38 +37,38 @@ Tree = Any
 
 @dataclasses.dataclass(frozen=True)
 class LocalTowers:
-  """All towers on this device: they meet by concatenation."""
+  """All towers on this device; they meet by concatenation."""
 
   count: int
 
   def ids(self) -> list[int]:
-    """Which towers this device holds."""
+    """Returns the numbers of the towers that this device holds."""
     return list(range(self.count))
 
   def gather(self, towers: list[jax.Array]) -> jax.Array:
-    """Local [..., C] of each tower -> [..., T * C] of all towers."""
+    """Joins [..., C] of the local towers to [..., T * C] of all towers."""
     return jnp.concatenate(towers, axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
 class DeviceTowers:
-  """One tower on this device: they meet by an all-gather of the group."""
+  """One tower on this device; towers meet by an all-gather of their group."""
 
   count: int
   num_devices: int
 
   @property
   def groups(self) -> list[list[int]]:
-    """Devices that work on the same slice of the batch."""
+    """Groups of devices that work on the same shard of the batch."""
     devices = np.arange(self.num_devices).reshape(-1, self.count)
     return devices.tolist()
 
   def ids(self) -> list[jax.Array]:
-    """Which towers this device holds (only inside the mapped program)."""
+    """Returns the number of this device's tower (inside the program)."""
     return [lax.axis_index(_AXIS) % self.count]
 
   def gather(self, towers: list[jax.Array]) -> jax.Array:
-    """Local [..., C] of each tower -> [..., T * C] of all towers."""
+    """Joins [..., C] of the local towers to [..., T * C] of all towers."""
     return lax.all_gather(
       towers[0],
       _AXIS,
@@ -81,9 +82,9 @@ class OneDevice:
   """One device that holds every tower and the whole batch."""
 
   num_devices = 1
-  num_slices = 1
+  num_data_shards = 1
   # Devices that compute the loss of the same examples.
-  num_replicas = 1
+  towers_per_example = 1
 
   def __init__(self, device: jax.Device, num_towers: int):
     self.towers = LocalTowers(num_towers)
@@ -92,63 +93,68 @@ class OneDevice:
   def compile(
     self, function: Callable, *, deterministic: bool, donate: bool
   ) -> Callable:
-    """Compiles the per-device program `function`, at its first call.
+    """Returns `function` as a program that is compiled at its first call.
 
     Args:
-      function: of trees of arrays that the `put_` methods have made.
-      deterministic: whether the same inputs must give the same bits.
-      donate: whether the first argument's buffers may be reused.
+      function: Per-device function of trees that the `put_` methods have made.
+      deterministic: Whether the same inputs must give the same bits.
+      donate: Whether the first argument's buffers may be reused.
     """
     jitted = jax.jit(function, donate_argnums=(0,) if donate else ())
     return _compile_at_first_call(jitted, deterministic)
 
-  def put_state(self, state: Tree, tower_wise: Tree) -> Tree:
-    """Canonical state -> device. `tower_wise` marks the leaves [T, ...]."""
-    del tower_wise
+  def put_state(self, state: Tree, by_tower: Tree) -> Tree:
+    """Puts a canonical tree on the device."""
+    del by_tower
     return jax.device_put(state, self._device)
 
-  def get_state(self, state: Tree, tower_wise: Tree) -> Tree:
-    """Device -> canonical state of numpy arrays that own their memory."""
-    del tower_wise
+  def get_state(self, state: Tree, by_tower: Tree) -> Tree:
+    """Returns the canonical tree as numpy arrays that own their memory."""
+    del by_tower
     return jax.tree.map(lambda x: np.array(jax.device_get(x)), state)
 
   def share(self, batch_size: int) -> slice:
-    """The examples of a global batch that this process's devices need."""
+    """Returns which examples of a global batch this process must read."""
     return slice(0, batch_size)
 
   def put_batch(self, batch: Tree) -> Tree:
-    """Host arrays [B, ...] -> device."""
+    """Puts host arrays [B, ...] on the device."""
     return jax.device_put(batch, self._device)
 
   def get(self, tree: Tree) -> Tree:
-    """Values that are the same everywhere -> numpy."""
+    """Returns values that are the same on all devices, as numpy arrays."""
     return jax.device_get(tree)
 
   def get_batch(self, tree: Tree) -> Tree:
-    """Values of each example, the inverse of `put_batch`: numpy [B, ...]."""
+    """Returns values of each example as numpy arrays [B, ...]."""
     return jax.device_get(tree)
 
-  def sum_slices(self, tree: Tree) -> Tree:
-    """Inside the program: sums over the slices of the batch."""
+  def sum_data_shards(self, tree: Tree) -> Tree:
+    """Returns the sums over the shards of the batch (inside the program)."""
     return tree
 
-  def sum_gradients(self, gradients: Tree, tower_wise: Tree) -> Tree:
-    """Inside the program: sums over the devices that hold a copy."""
-    del tower_wise
+  def sum_gradients(self, gradients: Tree, by_tower: Tree) -> Tree:
+    """Returns the sums over devices that hold a copy (inside the program)."""
+    del by_tower
     return gradients
 
+  def global_norm(self, gradients: Tree, by_tower: Tree) -> jax.Array:
+    """Returns the L2 norm of summed gradients (inside the program)."""
+    del by_tower
+    return optax.tree.norm(gradients)
+
   def any(self, flag: jax.Array) -> jax.Array:
-    """Inside the program: whether `flag` holds on any device."""
+    """Returns whether `flag` is true on any device (inside the program)."""
     return flag
 
 
 class ManyDevices:
-  """T * D devices: towers by data."""
+  """T * D devices: D shards of the batch times T towers."""
 
   def __init__(self, devices: list[jax.Device], num_towers: int):
     self.num_devices = len(devices)
-    self.num_slices = len(devices) // num_towers
-    self.num_replicas = num_towers
+    self.num_data_shards = len(devices) // num_towers
+    self.towers_per_example = num_towers
     self.towers = DeviceTowers(num_towers, len(devices))
     self._devices = devices
     mesh = jax.sharding.Mesh(np.array(devices), (_AXIS,))
@@ -161,12 +167,12 @@ class ManyDevices:
   def compile(
     self, function: Callable, *, deterministic: bool, donate: bool
   ) -> Callable:
-    """Compiles the per-device program `function`, at its first call.
+    """Returns `function` as a program that is compiled at its first call.
 
     Args:
-      function: of trees of arrays that the `put_` methods have made.
-      deterministic: whether the same inputs must give the same bits.
-      donate: whether the first argument's buffers may be reused.
+      function: Per-device function of trees that the `put_` methods have made.
+      deterministic: Whether the same inputs must give the same bits.
+      donate: Whether the first argument's buffers may be reused.
     """
     mapped = jax.pmap(
       function,
@@ -176,39 +182,39 @@ class ManyDevices:
     )
     return _compile_at_first_call(mapped, deterministic)
 
-  def put_state(self, state: Tree, tower_wise: Tree) -> Tree:
-    """Canonical state -> devices. `tower_wise` marks the leaves [T, ...]."""
+  def put_state(self, state: Tree, by_tower: Tree) -> Tree:
+    """Spreads a canonical tree; `by_tower` marks the leaves [T, ...]."""
 
-    def put(x: np.ndarray, by_tower: bool) -> jax.Array:
+    def put(x: np.ndarray, has_towers: bool) -> jax.Array:
       x = np.asarray(x)
-      local = x.shape[1:] if by_tower else x.shape
-      shape = (self.num_devices, *((1,) if by_tower else ()), *local)
+      local = x.shape[1:] if has_towers else x.shape
+      shape = (self.num_devices, *((1,) if has_towers else ()), *local)
 
       def shard(position: tuple[slice, ...]) -> np.ndarray:
         tower = position[0].start % self.towers.count
-        return x[None, tower : tower + 1] if by_tower else x[None]
+        return x[None, tower : tower + 1] if has_towers else x[None]
 
       return jax.make_array_from_callback(shape, self._sharding, shard)
 
-    return jax.tree.map(put, state, tower_wise)
+    return jax.tree.map(put, state, by_tower)
 
-  def get_state(self, state: Tree, tower_wise: Tree) -> Tree:
-    """Devices -> canonical state of numpy arrays that own their memory."""
+  def get_state(self, state: Tree, by_tower: Tree) -> Tree:
+    """Returns the canonical tree as numpy arrays that own their memory."""
     if not self._has_all_towers:
-      state = self._meet(state, tower_wise)
-      tower_wise = jax.tree.map(lambda _: False, tower_wise)
+      state = self._meet(state, by_tower)
+      by_tower = jax.tree.map(lambda _: False, by_tower)
 
-    def get(x: jax.Array, by_tower: bool) -> np.ndarray:
+    def get(x: jax.Array, has_towers: bool) -> np.ndarray:
       # Shards, not x[0]: indexing would gather across devices.
-      copies = self.towers.count if by_tower else 1
+      copies = self.towers.count if has_towers else 1
       shards = [np.asarray(s.data)[0] for s in _shards(x)[:copies]]
-      return np.concatenate(shards) if by_tower else np.array(shards[0])
+      return np.concatenate(shards) if has_towers else np.array(shards[0])
 
-    return jax.tree.map(get, state, tower_wise)
+    return jax.tree.map(get, state, by_tower)
 
   @property
   def _own_numbers(self) -> list[int]:
-    """This process's devices."""
+    """Numbers of this process's devices."""
     return [
       number
       for number, device in enumerate(self._devices)
@@ -220,11 +226,11 @@ class ManyDevices:
     own = {number % self.towers.count for number in self._own_numbers}
     return len(own) == self.towers.count
 
-  def _meet(self, state: Tree, tower_wise: Tree) -> Tree:
-    """Gives every device all towers of the leaves that have them: a copy."""
+  def _meet(self, state: Tree, by_tower: Tree) -> Tree:
+    """Returns a copy in which every device has all towers of each leaf."""
 
-    def meet(x: jax.Array, by_tower: bool) -> jax.Array:
-      if not by_tower:
+    def meet(x: jax.Array, has_towers: bool) -> jax.Array:
+      if not has_towers:
         return x
       groups = self.towers.groups
       return lax.all_gather(
@@ -232,45 +238,45 @@ class ManyDevices:
       )
 
     def program(state: Tree) -> Tree:
-      return jax.tree.map(meet, state, tower_wise)
+      return jax.tree.map(meet, state, by_tower)
 
     return jax.pmap(program, axis_name=_AXIS, devices=self._devices)(state)
 
   @property
-  def _own_slices(self) -> range:
-    """The slices that this process's devices work on."""
+  def _own_shards(self) -> range:
+    """Shards of the batch that this process's devices work on."""
     own = [number // self.towers.count for number in self._own_numbers]
     return range(own[0], own[-1] + 1)
 
   def share(self, batch_size: int) -> slice:
-    """The examples of a global batch that this process's devices need."""
-    size, own = batch_size // self.num_slices, self._own_slices
+    """Returns which examples of a global batch this process must read."""
+    size, own = batch_size // self.num_data_shards, self._own_shards
     return slice(own.start * size, own.stop * size)
 
   def put_batch(self, batch: Tree) -> Tree:
-    """This process's share of [B, ...] -> devices [T * D, B / D, ...]."""
-    own = self._own_slices
+    """Puts this process's share of [B, ...] on devices [T * D, B / D, ...]."""
+    own = self._own_shards
 
     def put(x: np.ndarray) -> jax.Array:
-      slices = x.reshape(len(own), -1, *x.shape[1:])
+      shards = x.reshape(len(own), -1, *x.shape[1:])
 
       def shard(position: tuple[slice, ...]) -> np.ndarray:
         number = position[0].start // self.towers.count - own.start
-        return slices[number : number + 1]
+        return shards[number : number + 1]
 
-      shape = (self.num_devices, *slices.shape[1:])
+      shape = (self.num_devices, *shards.shape[1:])
       return jax.make_array_from_callback(shape, self._sharding, shard)
 
     return jax.tree.map(put, batch)
 
   def get(self, tree: Tree) -> Tree:
-    """Values that are the same everywhere -> numpy."""
+    """Returns values that are the same on all devices, as numpy arrays."""
     return jax.tree.map(lambda x: np.asarray(_shards(x)[0].data)[0], tree)
 
   def get_batch(self, tree: Tree) -> Tree:
-    """Values of each example -> numpy, the inverse of `put_batch`.
+    """Returns values of each example as numpy arrays [B, ...].
 
-    The first tower's device of each slice will do: all hold the same.
+    All towers of a shard hold the same values, so the first one is read.
     """
 
     def get(x: jax.Array) -> np.ndarray:
@@ -279,25 +285,39 @@ class ManyDevices:
 
     return jax.tree.map(get, tree)
 
-  def sum_slices(self, tree: Tree) -> Tree:
-    """Inside the program: sums over the slices of the batch."""
+  def sum_data_shards(self, tree: Tree) -> Tree:
+    """Returns the sums over the shards of the batch (inside the program)."""
     return lax.psum(tree, _AXIS, axis_index_groups=self._data_groups)
 
-  def sum_gradients(self, gradients: Tree, tower_wise: Tree) -> Tree:
-    """Inside the program: sums over the devices that hold a copy.
+  def sum_gradients(self, gradients: Tree, by_tower: Tree) -> Tree:
+    """Returns the sums over devices that hold a copy (inside the program).
 
-    A tower's parameters live in its data group, the head's on every device.
-    What other towers owe to this one has come through the gather's transpose.
+    A tower's parameters are copied on its data group, the head's on all
+    devices. The part of a gradient that comes from other towers has already
+    arrived through the transpose of `gather`.
     """
 
-    def total(gradient: jax.Array, by_tower: bool) -> jax.Array:
-      groups = self._data_groups if by_tower else None
+    def total(gradient: jax.Array, has_towers: bool) -> jax.Array:
+      groups = self._data_groups if has_towers else None
       return lax.psum(gradient, _AXIS, axis_index_groups=groups)
 
-    return jax.tree.map(total, gradients, tower_wise)
+    return jax.tree.map(total, gradients, by_tower)
+
+  def global_norm(self, gradients: Tree, by_tower: Tree) -> jax.Array:
+    """Returns the L2 norm of summed gradients (inside the program).
+
+    Squares of tower-wise parameters are summed over the towers, those of the
+    head are counted once.
+    """
+    squares = jax.tree.map(lambda x: jnp.sum(jnp.square(x)), gradients)
+    pairs = list(zip(*map(jax.tree.leaves, (squares, by_tower)), strict=True))
+    own = sum(square for square, has_towers in pairs if has_towers)
+    shared = sum(square for square, has_towers in pairs if not has_towers)
+    groups = self.towers.groups
+    return jnp.sqrt(lax.psum(own, _AXIS, axis_index_groups=groups) + shared)
 
   def any(self, flag: jax.Array) -> jax.Array:
-    """Inside the program: whether `flag` holds on any device."""
+    """Returns whether `flag` is true on any device (inside the program)."""
     return lax.pmax(flag.astype(jnp.int32), _AXIS) > 0
 
 
@@ -322,16 +342,16 @@ def _compile_at_first_call(mapped: Any, deterministic: bool) -> Callable:
 
 
 def compiler_options(deterministic: bool) -> dict[str, Any]:
-  """XLA's, of a program that is compiled here.
+  """Returns the options with which XLA compiles our programs.
 
   Args:
-    deterministic: whether a GPU must give the same bits each time.
+    deterministic: Whether a GPU must give the same bits each time.
   """
   options = {
     'cpu': {
-      # Several times the speed of convolutions and their gradients.
+      # Makes convolutions and their gradients several times as fast.
       'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT',
-      # Which would drop the barriers of layers._stored before XLA fuses.
+      # This pass would drop the barriers of layers._stored before fusion.
       'xla_disable_hlo_passes': 'cse_barrier_expander',
     },
     'gpu': {'xla_gpu_deterministic_ops': True} if deterministic else {},
@@ -340,7 +360,7 @@ def compiler_options(deterministic: bool) -> dict[str, Any]:
 
 
 def _usable(options: dict[str, Any]) -> dict[str, Any]:
-  """Without what XLA_FLAGS sets, which has the last word, or XLA lacks."""
+  """Drops options that XLA_FLAGS already sets or that this XLA lacks."""
   flags = os.environ.get('XLA_FLAGS', '')
   return {
     name: value
@@ -351,7 +371,7 @@ def _usable(options: dict[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _is_known(name: str, value: Any) -> bool:
-  """Whether this XLA takes the option; warns where it does not."""
+  """Returns whether this XLA takes the option, and warns if not."""
   try:
     jax.jit(lambda: 0).lower().compile(compiler_options={name: value})
   except jax.errors.JaxRuntimeError as error:
@@ -362,14 +382,14 @@ def _is_known(name: str, value: Any) -> bool:
 
 
 def make_plan(num_towers: int, num_devices: int) -> Plan:
-  """Chooses how to spread the work.
+  """Chooses how to spread the work over the visible devices.
 
   Args:
-    num_towers: T.
-    num_devices: how many of the visible devices to use; 0 for all.
+    num_towers: Towers of the network, T.
+    num_devices: Number of visible devices to use, 0 for all.
 
   Raises:
-    UserError: where the two do not fit each other.
+    UserError: If the towers do not divide the devices.
   """
   devices = jax.devices()
   if not 0 <= num_devices <= len(devices):
@@ -392,7 +412,7 @@ def make_plan(num_towers: int, num_devices: int) -> Plan:
 def _check_processes(
   devices: list[jax.Device], num_devices: int, num_towers: int
 ) -> None:
-  """All processes hold whole sets of towers, or all a part of one."""
+  """Checks that all processes hold whole sets of towers, or parts of one."""
   if jax.process_count() == 1:
     return
   if num_devices not in (0, len(devices)):
@@ -412,9 +432,10 @@ def _check_processes(
 
 
 def check_batch_size(plan: Plan, batch_size: int) -> None:
-  """Raises UserError where a batch does not divide into the plan's slices."""
-  if batch_size % plan.num_slices:
+  """Raises UserError if a batch does not divide into the plan's shards."""
+  count = plan.num_data_shards
+  if batch_size % count:
     raise errors.UserError(
-      f'batch_size={batch_size} does not divide into {plan.num_slices} slices '
-      f'on {plan.num_devices} devices: give a multiple of {plan.num_slices}.'
+      f'batch_size={batch_size} does not divide into {count} shards on '
+      f'{plan.num_devices} devices: give a multiple of {count}.'
     )

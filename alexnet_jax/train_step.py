@@ -1,178 +1,262 @@
-"""The training step: what it needs, and how it is compiled."""
+"""The per-device programs: one training step, one evaluation step.
 
-import dataclasses
+Each is a plain function of arrays and of what does not change during a run.
+`run.Run` binds that and compiles them.
+"""
+
 import functools
 from collections.abc import Callable
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
 
-from alexnet_jax import durations, metrics, optim, parallel
+from alexnet_jax import metrics, optim, parallel
 from alexnet_jax.data import augment, pipeline, preprocessing
 from alexnet_jax.models import AlexNet
-from alexnet_jax.train_state import (
-  TrainState,
-  abstract_train_state,
-  create_model,
-  create_optimizer,
-  tower_wise,
-)
 
-# Of (images, index, step).
-Noise = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+Tree = Any
 
 
-@dataclasses.dataclass(frozen=True)
-class Program:
-  """What a step needs and does not change.
+@flax.struct.dataclass
+class TrainState:
+  """Everything that the next step depends on and that a checkpoint holds.
 
   Attributes:
-    model: the network, over the towers that a device holds.
-    plan: how the work is spread.
-    process: turns pixels into inputs.
-    noise: of colours.
-    dropout_key: keys the masks, with each example's index.
-    optimizer: the update rule.
-    rates: every parameter's rate, of (step, scale, params).
-    tower_wise: marks the state's leaves that have a tower axis.
-    deterministic: whether all operations must be, see `parallel.Plan`.
+    step: Number of updates so far.
+    params: Network parameters. In canonical form, a tower-wise parameter has
+      all T towers in its leading axis.
+    opt_state: State of the update rule; its velocities have the shapes of
+      `params`.
+    metric_sums: Sums of training metrics since the last row was logged.
+    first_nonfinite_step: First step, counted from 1, whose loss or gradients
+      were not finite; -1 if none. Such a step changes no parameter.
   """
 
-  model: AlexNet
-  plan: parallel.Plan
-  process: preprocessing.Preprocessing
-  noise: Noise
-  dropout_key: jax.Array
-  optimizer: optax.GradientTransformationExtraArgs
-  rates: optim.RatesFn
-  tower_wise: TrainState
-  deterministic: bool
-
-  def compile(
-    self, *, donate: bool = True
-  ) -> Callable[[TrainState, pipeline.Batch], tuple[TrainState, metrics.Sums]]:
-    """`train_step` on the plan's devices, of what they hold.
-
-    Args:
-      donate: whether the state's buffers are reused.
-    """
-    return self.plan.compile(
-      functools.partial(train_step, self),
-      deterministic=self.deterministic,
-      donate=donate,
-    )
-
-  def put_state(self, state: TrainState) -> TrainState:
-    """The canonical state, spread over the devices."""
-    return self.plan.put_state(state, self.tower_wise)
-
-  def get_state(self, state: TrainState) -> TrainState:
-    """The other way."""
-    return self.plan.get_state(state, self.tower_wise)
+  step: Any
+  params: Tree
+  opt_state: Tree
+  metric_sums: metrics.Sums
+  first_nonfinite_step: Any
 
 
-def create_program(
+def create_model(
   config: ml_collections.ConfigDict,
-  plan: parallel.Plan,
-  process: preprocessing.Preprocessing,
-  steps: durations.Steps,
-) -> Program:
-  """Puts together a run's program."""
-  state = abstract_train_state(config)
-  return Program(
-    model=create_model(config, plan.towers),
-    plan=plan,
-    process=process,
-    noise=_create_noise(config, process, steps),
-    dropout_key=augment.random_key(config.seed, 'dropout'),
-    optimizer=create_optimizer(config, state.params),
-    rates=optim.create_rates_fn(config, steps.of_epoch, steps.total),
-    tower_wise=tower_wise(config, state),
-    deterministic=config.deterministic,
+  towers: parallel.LocalTowers | parallel.DeviceTowers | None = None,
+) -> AlexNet:
+  """Returns the network of `config.model`.
+
+  Args:
+    config: Config of the run.
+    towers: Towers of one device; None for all towers.
+  """
+  local = parallel.LocalTowers(config.model.towers)
+  return AlexNet(ml_collections.FrozenConfigDict(config.model), towers or local)
+
+
+def create_optimizer(
+  config: ml_collections.ConfigDict, params: Tree
+) -> optax.GradientTransformationExtraArgs:
+  """Returns the update rule with the config's momentum and weight decays."""
+  decays = optim.decay_tree(params, config.optimizer)
+  return optim.update_rule(config.optimizer.momentum, decays)
+
+
+def create_train_state(config: ml_collections.ConfigDict) -> TrainState:
+  """Returns the canonical state at step 0, as numpy arrays.
+
+  It depends on `config.seed` and on no device layout.
+  """
+  create = jax.jit(functools.partial(_initial_state, config))
+  # Runs once: on CPUs, compiling its many samplers well takes longer than that.
+  on_cpu = jax.default_backend() == 'cpu'
+  options = {'xla_backend_optimization_level': 0} if on_cpu else {}
+  return jax.device_get(create.lower().compile(compiler_options=options)())
+
+
+def abstract_train_state(config: ml_collections.ConfigDict) -> TrainState:
+  """Returns the shapes and types of the canonical state."""
+  return jax.eval_shape(functools.partial(_initial_state, config))
+
+
+def _initial_state(config: ml_collections.ConfigDict) -> TrainState:
+  key = augment.random_key(config.seed, 'init')
+  size = config.data.crop_size
+  images = jnp.zeros((1, size, size, 3))
+  params = create_model(config).init(key, images)['params']
+  return TrainState(
+    step=jnp.int32(0),
+    params=params,
+    opt_state=create_optimizer(config, params).init(params),
+    metric_sums=metrics.zeros(),
+    first_nonfinite_step=jnp.int32(-1),
   )
 
 
-def _create_noise(
-  config: ml_collections.ConfigDict,
-  process: preprocessing.Preprocessing,
-  steps: durations.Steps,
-) -> Noise:
-  kind = config.data.color_noise
-  if kind == 'none':
-    return lambda images, index, step: images
-  key = augment.random_key(config.seed, 'color_noise')
-  epochs = config.data.color_noise_epochs
-  end = steps.of_epoch(epochs) if epochs else steps.total
+def tower_wise(config: ml_collections.ConfigDict, state: TrainState) -> Tree:
+  """Marks the leaves with a leading tower axis: all parameters but the head's.
 
-  def noise(images: jax.Array, index: jax.Array, step: jax.Array) -> jax.Array:
-    def noisy(x: jax.Array) -> jax.Array:
-      return augment.color_noise(x, key, index, process, kind)
-
-    return jax.lax.cond(step < end, noisy, lambda x: x, images)
-
-  return noise
+  Returns:
+    A TrainState of booleans.
+  """
+  by_tower = {
+    layer: dict.fromkeys(leaves, config.model[layer].kind != 'head')
+    for layer, leaves in state.params.items()
+  }
+  velocities = optax.tree_map_params(
+    create_optimizer(config, state.params),
+    lambda _, flag: flag,
+    state.opt_state,
+    by_tower,
+    transform_non_params=lambda _: False,
+  )
+  nowhere = jax.tree.map(lambda _: False, state)
+  return nowhere.replace(params=by_tower, opt_state=velocities)
 
 
 def train_step(
-  program: Program, state: TrainState, batch: pipeline.Batch
+  state: TrainState,
+  batch: pipeline.Batch,
+  rate_scale: jax.Array,
+  *,
+  model: AlexNet,
+  plan: parallel.Plan,
+  preprocess: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+  dropout_key: jax.Array,
+  optimizer: optax.GradientTransformationExtraArgs,
+  learning_rates: optim.LearningRateFn,
+  by_tower: Tree,
 ) -> tuple[TrainState, metrics.Sums]:
-  """The per-device program of one update.
+  """Makes one update on this device.
 
   Every device differentiates its own share of the loss. Devices that hold
-  towers of the same slice compute the same loss, so each takes 1 / num_replicas
-  of it; the shares then add up to the mean over the global batch.
+  towers of the same examples compute the same loss, so each takes
+  1 / towers_per_example of it; the shares then add up to the mean over the
+  global batch.
 
   Args:
-    program: what does not change during a run.
-    state: on this device; its buffers are reused.
-    batch: this device's slice, see `pipeline.train_batches`.
+    state: State on this device; its buffers are reused.
+    batch: Examples of this device, see `pipeline.train_batches`.
+    rate_scale: Factor of every learning rate, see `optim.Plateau`.
+    model: Network over the towers that this device holds.
+    plan: Plan that spreads the work over devices.
+    preprocess: Function of (images, index, step) that returns the network's
+      inputs.
+    dropout_key: Random key of the dropout masks.
+    optimizer: Update rule.
+    learning_rates: Function of (step, scale, params) that returns a tree of
+      rates.
+    by_tower: Tree of booleans that marks the parameters with a tower axis.
 
   Returns:
     The next state, and the sums of this step's metrics.
   """
-  plan, labels = program.plan, batch['label']
-  global_batch = labels.shape[0] * plan.num_slices
-  images = program.process(
-    batch['image'],
-    lambda x: program.noise(x, batch['index'], state.step),
-  )
+  labels = batch['label']
+  global_batch = labels.shape[0] * plan.num_data_shards
+  images = preprocess(batch['image'], batch['index'], state.step)
 
   def loss_share(params):
-    logits = program.model.apply(
+    logits = model.apply(
       {'params': params},
       images,
       batch['index'],
       train=True,
-      rngs={'dropout': program.dropout_key},
+      rngs={'dropout': dropout_key},
     )
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return losses.sum() / (global_batch * plan.num_replicas), logits
+    return losses.sum() / (global_batch * plan.towers_per_example), logits
 
   gradients, logits = jax.grad(loss_share, has_aux=True)(state.params)
-  gradients = plan.sum_gradients(gradients, program.tower_wise.params)
-  sums = plan.sum_slices(
+  gradients = plan.sum_gradients(gradients, by_tower)
+  gradient_norm = plan.global_norm(gradients, by_tower)
+  sums = plan.sum_data_shards(
     metrics.sums(jax.nn.log_softmax(logits), labels, jnp.ones(len(labels)))
   )
-  # A sum is not finite where a term is not, and costs less than a norm. Such a
-  # step changes nothing: with a rate of 0, weights and velocities are held.
+  sums['gradient_norm'] = gradient_norm * global_batch
+  # A sum is not finite if a term is not. Such a step changes nothing: with a
+  # rate of 0, weights and velocities are held.
   is_finite = jnp.isfinite(optax.tree.sum(gradients) + sums['loss'])
   is_bad = plan.any(~is_finite)
-  rate_scale = jnp.where(is_bad, 0.0, state.rate_scale)
-  rates = program.rates(state.step, rate_scale, state.params)
-  updates, opt_state = program.optimizer.update(
+  rates = learning_rates(
+    state.step, jnp.where(is_bad, 0.0, rate_scale), state.params
+  )
+  updates, opt_state = optimizer.update(
     gradients, state.opt_state, state.params, rates=rates
   )
-  is_first_bad = is_bad & (state.first_bad_step < 0)
+  is_first_bad = is_bad & (state.first_nonfinite_step < 0)
   state = TrainState(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
     opt_state=opt_state,
-    rate_scale=state.rate_scale,
-    window=jax.tree.map(jnp.add, state.window, sums),
-    first_bad_step=jnp.where(
-      is_first_bad, state.step + 1, state.first_bad_step
+    metric_sums=jax.tree.map(jnp.add, state.metric_sums, sums),
+    first_nonfinite_step=jnp.where(
+      is_first_bad, state.step + 1, state.first_nonfinite_step
     ),
   )
   return state, sums
+
+
+def eval_step(
+  params: Tree,
+  batch: pipeline.Batch,
+  *,
+  model: AlexNet,
+  plan: parallel.Plan,
+  preprocess: preprocessing.Preprocessing,
+  num_views: int,
+) -> metrics.Sums:
+  """Returns the sums of metrics over the global batch.
+
+  Args:
+    params: Parameters on this device.
+    batch: Examples of this device, see `pipeline.eval_batches`.
+    model: Network over the towers that this device holds.
+    plan: Plan that spreads the work over devices.
+    preprocess: Preprocessing of the run.
+    num_views: Patches that are averaged, 1 or 10.
+  """
+  averaged = predict(
+    params,
+    batch['image'],
+    model=model,
+    preprocess=preprocess,
+    num_views=num_views,
+  )
+  sums = metrics.sums(averaged, batch['label'], batch['mask'])
+  return plan.sum_data_shards(sums)
+
+
+def predict(
+  params: Tree,
+  images: jax.Array,
+  *,
+  model: AlexNet,
+  preprocess: preprocessing.Preprocessing,
+  num_views: int,
+) -> jax.Array:
+  """Returns class probabilities of whole images, averaged over views.
+
+  Args:
+    params: Parameters on this device.
+    images: [N, S, S, 3] of uint8.
+    model: Network over the towers that this device holds.
+    preprocess: Preprocessing of the run.
+    num_views: Patches that are averaged, 1 or 10 (paper section 4.1).
+
+  Returns:
+    [N, classes], natural logarithms.
+  """
+  crop_size = int(preprocess.crop_size)
+  log_probs = [
+    jax.nn.log_softmax(model.apply({'params': params}, preprocess(view)))
+    for view in augment.views(images, crop_size, num_views)
+  ]
+  return log_mean_exp(jnp.stack(log_probs))
+
+
+def log_mean_exp(log_probs: jax.Array) -> jax.Array:
+  """Returns the logarithm of the mean probability over the first axis."""
+  return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(log_probs))

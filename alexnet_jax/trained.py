@@ -1,53 +1,81 @@
-"""A run's checkpoint, with all that it takes to apply it."""
+"""A run's checkpoint with all that it takes to apply its network."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import jax
 import ml_collections
+import numpy as np
 
-from alexnet_jax import checkpoint, errors, parallel, validate
-from alexnet_jax import workdir as workdir_lib
-from alexnet_jax.data import class_names, prepare, preprocessing, records
-from alexnet_jax.train_state import abstract_train_state, tower_wise
+from alexnet_jax import errors, parallel, validate
+from alexnet_jax.data import augment, ilsvrc, prepare, preprocessing, records
+from alexnet_jax.data import images as image_files
+from alexnet_jax.models import alexnet, layers
+from alexnet_jax.run import Run, build_run
+from alexnet_jax.train_step import abstract_train_state
+from alexnet_jax.workdir import checkpoints, files
 
 Tree = Any
+# Function of images [N, S, S, 3] of uint8 that returns arrays [N, ...].
+ImageFunction = Callable[[np.ndarray], Tree]
+# A layer's output as the next layer reads it (after activation, norms, pools
+# and dropout's factor), or its maps as computed, before these.
+OUTPUT = 'output'
+MAPS = 'maps'
+_BATCH_SIZE = 64
 
 
-@dataclasses.dataclass(frozen=True)
-class Stored:
-  """A network with its weights.
+@dataclasses.dataclass
+class TrainedRun:
+  """A network with its weights and its run's own preprocessing.
 
   Attributes:
-    workdir: absolute path of the run.
-    config: the run's, with what evaluation changed.
-    process: the run's own preprocessing.
-    params: canonical, numpy arrays.
-    step: of the checkpoint.
-    class_names: in the order of labels.
-    digest: of the checkpoint and the preprocessing; tells networks apart.
+    workdir: Absolute path of the run.
+    config: Config of the run, with what evaluation has changed.
+    preprocessing: Preprocessing that the network was trained with.
+    params: Canonical parameters as numpy arrays (`read`), or parameters on the
+      devices (`load`, `restore`).
+    step: Step of the checkpoint.
+    class_names: Names of the classes in the order of labels.
+    digest: Digest of checkpoint and preprocessing, which tells networks apart.
   """
 
   workdir: pathlib.Path
   config: ml_collections.ConfigDict
-  process: preprocessing.Preprocessing
+  preprocessing: preprocessing.Preprocessing
   params: Tree
   step: int
   class_names: list[str]
   digest: str
+  _functions: dict[tuple[str | None, int], ImageFunction] = dataclasses.field(
+    default_factory=dict, init=False, repr=False
+  )
+
+  @functools.cached_property
+  def run(self) -> Run:
+    """Programs that apply the network."""
+    return build_run(self.config, self.preprocessing)
+
+  @property
+  def plan(self) -> parallel.Plan:
+    """Plan that spreads the work over devices."""
+    return self.run.plan
 
   @property
   def readable_names(self) -> list[str]:
-    """The classes' names for a person, in the order of labels."""
-    return class_names.readable(self.class_names)
+    """Names of the classes for a person, in the order of labels."""
+    return ilsvrc.readable_names(self.class_names)
 
   def open_data(self) -> records.PreparedSet:
-    """The data that `config.data` names.
+    """Opens the data that `config.data` names.
 
     Raises:
-      UserError: where they are missing, or of other classes than the run's.
+      UserError: If they are missing, or have other classes than the run.
     """
     prepared = prepare.open_or_prepare(self.config.data)
     if self.class_names != prepared.class_names:
@@ -57,54 +85,110 @@ class Stored:
       )
     return prepared
 
+  def predict(
+    self, images: Iterable[image_files.Image], batch_size: int = _BATCH_SIZE
+  ) -> np.ndarray:
+    """Returns the probabilities of the classes, float32 [N, classes].
 
-@dataclasses.dataclass(frozen=True)
-class Trained(Stored):
-  """A network whose `params` are on the devices, as the plan has put them.
+    They are averaged over `config.eval.views` patches of each image.
 
-  Attributes:
-    plan: how the work is spread.
-  """
+    Args:
+      images: Paths of N files, or an array [N, H, W, 3] of uint8. They are
+        scaled as `prepare` scales the images of a data set.
+      batch_size: Largest number of images at a time.
 
-  plan: parallel.Plan
+    Raises:
+      UserError: If an image cannot be read or has a wrong shape or type.
+    """
+    return np.exp(self._apply(None, images, batch_size))
+
+  def features(
+    self,
+    images: Iterable[image_files.Image],
+    layer: str,
+    batch_size: int = _BATCH_SIZE,
+  ) -> np.ndarray:
+    """Returns a layer's output for the centre patches, float32 [N, ...].
+
+    It is what the next layer reads: [N, H, W, C], or [N, D] of a dense layer.
+    C and D count all towers, one after the other.
+
+    Args:
+      images: Images in one of the forms that `predict` takes.
+      layer: Name of the layer, for example 'fc7'.
+      batch_size: Largest number of images at a time.
+
+    Raises:
+      UserError: If the network has no such layer, or an image cannot be read
+        or has a wrong shape or type.
+    """
+    alexnet.layer_row(self.config.model, layer)
+    return self._apply(layer, images, batch_size)
+
+  def _apply(
+    self,
+    layer: str | None,
+    images: Iterable[image_files.Image],
+    batch_size: int,
+  ) -> np.ndarray:
+    """Applies the network up to a layer, or up to its log probabilities."""
+    shards = self.plan.num_data_shards
+    # The last batch is padded anyway, so that any size will do.
+    batch_size = -(-batch_size // shards) * shards
+    batches = image_files.scale_all(
+      images, self.config.data.image_size, batch_size
+    )
+    first = next(batches)
+    size = min(_round_up(len(first), shards), batch_size)
+    function = self._function(layer, size)
+    return np.concatenate([function(first), *map(function, batches)])
+
+  def _function(self, layer: str | None, batch_size: int) -> ImageFunction:
+    key = layer, batch_size
+    if key not in self._functions:
+      self._functions[key] = (
+        create_extractor(self, layer, batch_size)
+        if layer
+        else _create_predictor(self, batch_size)
+      )
+    return self._functions[key]
 
 
-def load(name: str, overrides: dict[str, object]) -> Trained:
-  """Restores a run by name, onto the devices.
+def load(name: str, overrides: dict[str, object]) -> TrainedRun:
+  """Restores a run by name and puts its parameters on the devices.
 
   Args:
-    name: as for `read`.
-    overrides: likewise.
+    name: WORKDIR, or WORKDIR@STEP for a checkpoint that is not the newest.
+    overrides: Fields of its config, see `files.evaluation_config`.
 
   Raises:
-    UserError: where there is no such run, or checkpoint, preprocessing and
-      devices do not fit its config.
+    UserError: If there is no such run, or checkpoint, preprocessing and devices
+      do not fit its config.
   """
   return _put(read(name, overrides))
 
 
 def restore(
   config: ml_collections.ConfigDict, workdir: pathlib.Path
-) -> Trained:
-  """Restores a checkpoint of a run, onto the devices.
+) -> TrainedRun:
+  """Restores a checkpoint and puts its parameters on the devices.
 
   Args:
-    config: the run's, see `workdir.evaluation_config`; `eval.step` says which
-      checkpoint.
-    workdir: absolute path of the run.
+    config: Config of the run, see `files.evaluation_config`; `eval.step` says
+      which checkpoint.
+    workdir: Absolute path of the run.
 
   Raises:
-    UserError: where checkpoint, preprocessing and devices do not fit the
-      config.
+    UserError: If checkpoint, preprocessing and devices do not fit the config.
   """
   return _put(_read(config, workdir))
 
 
 def split_name(name: str) -> tuple[str, int | None]:
-  """'WORKDIR@STEP' -> its two parts; 'WORKDIR' -> itself and None.
+  """Splits 'WORKDIR@STEP' into its parts; without '@STEP', the step is None.
 
   Raises:
-    UserError: where what comes after the @ is no step of training.
+    UserError: If what follows the @ is no step of training.
   """
   directory, at, step = name.rpartition('@')
   if not at or '/' in step:
@@ -116,48 +200,138 @@ def split_name(name: str) -> tuple[str, int | None]:
   return directory, int(step)
 
 
-def read(name: str, overrides: dict[str, object]) -> Stored:
-  """Reads a run by name.
+def read(name: str, overrides: dict[str, object]) -> TrainedRun:
+  """Reads a run by name; its parameters are canonical, as numpy arrays.
 
   Args:
-    name: the workdir, or WORKDIR@STEP for a checkpoint that is not the newest.
-    overrides: fields of its config, see `workdir.evaluation_config`.
+    name: WORKDIR, or WORKDIR@STEP for a checkpoint that is not the newest.
+    overrides: Fields of its config, see `files.evaluation_config`.
 
   Raises:
-    UserError: where there is no such run, or checkpoint and preprocessing do
-      not fit its config.
+    UserError: If there is no such run, or checkpoint and preprocessing do not
+      fit its config.
   """
   directory, step = split_name(name)
   workdir = pathlib.Path(directory).expanduser().resolve()
   if step is not None:
     overrides = overrides | {'eval.step': step}
-  return _read(workdir_lib.evaluation_config(workdir, overrides), workdir)
+  return _read(files.evaluation_config(workdir, overrides), workdir)
 
 
-def _read(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Stored:
+def _read(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> TrainedRun:
   validate.check_config(config)
-  process = preprocessing.load(workdir / 'preprocessing.npz')
-  with checkpoint.Checkpointer(workdir) as checkpointer:
-    like = abstract_train_state(config)
-    state, extra = checkpointer.restore(config.eval.step, like)
-  process.check_digest(extra['preprocessing'])
-  names = (workdir / 'class_names.txt').read_text().splitlines()
-  # Which has a digest of every leaf and of the preprocessing.
+  inputs = preprocessing.load(workdir / 'preprocessing.npz')
+  with checkpoints.Checkpointer(workdir) as checkpointer:
+    expected = abstract_train_state(config).params
+    step, params, extra = checkpointer.restore_params(
+      config.eval.step, expected
+    )
+  inputs.check_digest(extra['preprocessing'])
+  # `extra` holds a digest of every leaf and of the preprocessing.
   text = json.dumps(extra, sort_keys=True)
-  return Stored(
-    workdir,
-    config,
-    process,
-    state.params,
-    int(state.step),
-    names,
-    hashlib.sha256(text.encode()).hexdigest(),
+  return TrainedRun(
+    workdir=workdir,
+    config=config,
+    preprocessing=inputs,
+    params=params,
+    step=step,
+    class_names=(workdir / 'class_names.txt').read_text().splitlines(),
+    digest=hashlib.sha256(text.encode()).hexdigest(),
   )
 
 
-def _put(stored: Stored) -> Trained:
-  config = stored.config
-  plan = parallel.make_plan(config.model.towers, config.num_devices)
-  by_tower = tower_wise(config, abstract_train_state(config)).params
-  params = plan.put_state(stored.params, by_tower)
-  return Trained(**vars(stored) | {'params': params}, plan=plan)
+def _put(network: TrainedRun) -> TrainedRun:
+  network.params = network.run.put_params(network.params)
+  return network
+
+
+def create_extractor(
+  network: TrainedRun,
+  layer: str,
+  batch_size: int,
+  part: str = OUTPUT,
+  reduce: Callable[[jax.Array], Tree] = lambda features: features,
+) -> ImageFunction:
+  """Compiles the network up to a layer, for centre patches.
+
+  Args:
+    network: Network with its parameters on the devices.
+    layer: Name of the layer.
+    batch_size: Images at a time.
+    part: OUTPUT or MAPS.
+    reduce: Function that the devices apply to features [N, H, W, C], or [N, D]
+      of dense layers; it returns a tree of arrays [N, ...].
+
+  Returns:
+    Function of images [N, S, S, 3] of uint8 that returns what `reduce` does, as
+    numpy arrays. C and D count all towers, one after the other.
+
+  Raises:
+    UserError: If the network has no such layer, or a batch cannot be divided
+      among the devices.
+  """
+  parallel.check_batch_size(network.plan, batch_size)
+  is_head = alexnet.layer_row(network.config.model, layer).kind == 'head'
+  model, crop_size = network.run.model, network.config.data.crop_size
+
+  def program(params: Tree, images: jax.Array) -> Tree:
+    """Runs on each device; XLA drops the layers above."""
+    (patch,) = augment.views(images, crop_size, 1)
+    _, kept = model.apply(
+      {'params': params},
+      network.preprocessing(patch),
+      capture_intermediates=lambda module, _: module.name == layer,
+      mutable=['intermediates'],
+    )
+    kept = kept['intermediates']
+    maps, output = kept[layer]['__call__'], kept[f'{layer}_output']
+    (made,) = maps if part == MAPS else output
+    # Each device has the whole head, and its own towers of other layers.
+    made = jax.tree.leaves(made)[0] if is_head else model.towers.gather(made)
+    return reduce(layers.at_least_float32(made))
+
+  compiled = network.plan.compile(
+    program, deterministic=network.config.deterministic, donate=False
+  )
+  return _in_batches(network, compiled, batch_size)
+
+
+def _create_predictor(network: TrainedRun, batch_size: int) -> ImageFunction:
+  """Compiles the network up to its log probabilities."""
+  # A new Run, because each of its programs is compiled for one shape.
+  compiled = dataclasses.replace(network.run).predict
+  return _in_batches(network, compiled, batch_size)
+
+
+def _in_batches(
+  network: TrainedRun, compiled: Callable[[Tree, Tree], Tree], batch_size: int
+) -> ImageFunction:
+  """Turns a program of (params, images) into a function of any N images."""
+
+  def apply_batch(images: np.ndarray) -> Tree:
+    padding = ((0, batch_size - len(images)), (0, 0), (0, 0), (0, 0))
+    on_devices = network.plan.put_batch(np.pad(images, padding))
+    made = network.plan.get_batch(compiled(network.params, on_devices))
+    return jax.tree.map(lambda x: x[: len(images)], made)
+
+  def apply(images: np.ndarray) -> Tree:
+    # Without images, a batch of nothing but padding gives the shapes.
+    starts = range(0, max(len(images), 1), batch_size)
+    parts = [apply_batch(images[i : i + batch_size]) for i in starts]
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+  return apply
+
+
+def _round_up(count: int, num_shards: int) -> int:
+  """Returns a batch size for `count` images: a power of four in each shard.
+
+  Compiling a program takes longer than running it on padding, so that there
+  should be few sizes.
+  """
+  size = num_shards
+  while size < count:
+    size *= 4
+  return size

@@ -1,4 +1,4 @@
-"""Refuses a config that cannot work, before anything is written."""
+"""Checks of a config that need no data and no device."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ _CHOICES = {
   'eval.split': ('train', 'validation'),
   'schedule.name': ('epochs', 'four_step', 'plateau'),
 }
-# Lowest and highest value.
+# Lowest and highest value of a field.
 _RANGES = {
   'seed': (0, 2**31 - 1),
   'batch_size': (1, 2**20),
@@ -72,10 +72,10 @@ _ROW_RANGES = {
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-  """Checks what needs no data and no device.
+  """Refuses a config that cannot work.
 
   Raises:
-    UserError: naming the field, its value and what would do.
+    UserError: A sentence with the field, its value and the remedy.
   """
   for name, choices in _CHOICES.items():
     _check_choice(name, _get(config, name), choices)
@@ -169,7 +169,7 @@ def _check_padding(name: str, padding: Sequence[int]) -> None:
 
 
 def _check_schedule(schedule: ml_collections.ConfigDict) -> None:
-  """Drops that nobody would take."""
+  """Refuses drops that the schedule does not read."""
   if schedule.drops and schedule.name != 'epochs':
     raise errors.UserError(
       f'schedule.drops={schedule.drops} but schedule.name={schedule.name}, '
@@ -201,7 +201,7 @@ def _check_drops(name: str, pairs: object) -> None:
 def check_num_classes(
   config: ml_collections.ConfigDict, prepared: records.PreparedSet
 ) -> None:
-  """Raises UserError where the network has not one output a class."""
+  """Raises UserError if the network's outputs are not the data's classes."""
   given, actual = config.model.num_classes, len(prepared.class_names)
   if given != actual:
     raise errors.UserError(

@@ -15,32 +15,32 @@ the end by us: no ImageNet at hand.
 
 import ml_collections
 
-from configs import common
+from alexnet_jax import config as config_lib
 
 
 def get_config(data: str = 'imagenet2012') -> ml_collections.ConfigDict:
   """Paper sections 3 to 5. Features are those of one tower of two."""
-  config = common.base()
+  config = config_lib.base()
   config.model.towers = 2
-  common.set_layers(
+  config_lib.set_layers(
     config.model,
-    conv1=common.conv(
+    conv1=config_lib.conv(
       48, 11, stride=4, padding=(0, 3), after=('act', 'lrn', 'max_pool')
     ),
-    conv2=common.conv(
+    conv2=config_lib.conv(
       128, 5, padding=(2, 2), init_bias=1.0, after=('act', 'lrn', 'max_pool')
     ),
-    conv3=common.conv(192, 3, padding=(1, 1), gather=True),
-    conv4=common.conv(192, 3, padding=(1, 1), init_bias=1.0),
-    conv5=common.conv(
+    conv3=config_lib.conv(192, 3, padding=(1, 1), gather=True),
+    conv4=config_lib.conv(192, 3, padding=(1, 1), init_bias=1.0),
+    conv5=config_lib.conv(
       128, 3, padding=(1, 1), init_bias=1.0, after=('act', 'max_pool')
     ),
-    fc6=common.dense(2048, init_bias=1.0, after=('act', 'dropout')),
-    fc7=common.dense(2048, init_bias=1.0, after=('act', 'dropout')),
-    fc8=common.head(),
+    fc6=config_lib.dense(2048, init_bias=1.0, after=('act', 'dropout')),
+    fc7=config_lib.dense(2048, init_bias=1.0, after=('act', 'dropout')),
+    fc8=config_lib.head(),
   )
-  common.set_multipliers(config)
-  common.for_data(config, data)
+  config_lib.set_multipliers(config)
+  config_lib.for_data(config, data)
   config.data.color_noise = 'paper'
   # "Divide by 10 when the validation error stopped improving", three times.
   config.schedule.name = 'plateau'

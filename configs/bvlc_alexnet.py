@@ -4,9 +4,9 @@
 
 Expected on ILSVRC-2012 validation with the centre patch: top-1 error 0.429,
 top-5 error 0.198 (CAFFE: accuracies of 57.1 and 80.2 %). Not run by us: no
-ImageNet at hand. The released weights can be imported, see
-`experiments.import_weights`; others who evaluated them anew found 0.4317 and
-0.2005 (BVLC/caffe#6382), for details of resizing matter.
+ImageNet at hand. `alexnet_jax.tools.import_weights` reads the released weights.
+Others who evaluated these again found 0.4317 and 0.2005 (BVLC/caffe#6382),
+because details of resizing matter.
 
 Unlike the paper: crops of 227 pixels, no colour noise, batches of 256, biases
 of .1 and sigma .005 in fc6 and fc7, inverted dropout, response norms with k = 1

@@ -5,7 +5,7 @@
 Expected on ILSVRC-2012 validation with the centre patch: top-1 error 0.426,
 top-5 error 0.196 (CAFFE: accuracies of 57.4 and 80.4 %). Not run by us: no
 ImageNet at hand. The released weights can be imported, see
-`experiments.import_weights`.
+`alexnet_jax.tools.import_weights`.
 
 Otherwise `bvlc_alexnet` with biases of 1.
 """

@@ -16,26 +16,26 @@ gave 0.2393 in 21 minutes (experiments/results/cifar10_18pct_short).
 
 import ml_collections
 
-from configs import common
+from alexnet_jax import config as config_lib
 
 
 def get_config(data: str = 'cifar10') -> ml_collections.ConfigDict:
   """cuda-convnet's layers-18pct.cfg and its wiki."""
-  config = common.base()
-  common.set_layers(
+  config = config_lib.base()
+  config_lib.set_layers(
     config.model,
-    conv1=common.conv(
+    conv1=config_lib.conv(
       32,
       5,
       padding=(2, 2),
       init_std=1e-4,
       after=('max_pool', 'act', 'spatial_norm'),
     ),
-    conv2=common.conv(
+    conv2=config_lib.conv(
       32, 5, padding=(2, 2), after=('act', 'avg_pool', 'spatial_norm')
     ),
-    conv3=common.conv(64, 5, padding=(2, 2), after=('act', 'avg_pool')),
-    fc10=common.head(),
+    conv3=config_lib.conv(64, 5, padding=(2, 2), after=('act', 'avg_pool')),
+    fc10=config_lib.head(),
   )
   config.model.pool.ceil = True
   config.model.spatial_norm.update({'size': 3, 'scale': 5e-5})
@@ -43,8 +43,8 @@ def get_config(data: str = 'cifar10') -> ml_collections.ConfigDict:
   config.optimizer.bias_rate_multiplier = 2.0
   config.optimizer.weight_decay = 0.004
   config.optimizer.decay_multipliers.fc10 = 250.0  # a decay of 1
-  common.set_multipliers(config)
-  common.for_data(config, data)
+  config_lib.set_multipliers(config)
+  config_lib.for_data(config, data)
   config.data.crop_size = config.data.image_size
   config.data.flip = False
   config.num_epochs = 140.0

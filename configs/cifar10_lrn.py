@@ -23,21 +23,23 @@ which came to 11.9 % without and 12.5 % with LRN of size 5
 
 import ml_collections
 
-from configs import common
+from alexnet_jax import config as config_lib
 
 
 def get_config(data: str = 'cifar10') -> ml_collections.ConfigDict:
   """cuda-convnet's layers-conv-local-13pct.cfg, LRN added."""
-  config = common.base()
-  common.set_layers(
+  config = config_lib.base()
+  config_lib.set_layers(
     config.model,
-    conv1=common.conv(
+    conv1=config_lib.conv(
       64, 5, padding=(2, 2), init_std=1e-4, after=('act', 'lrn', 'max_pool')
     ),
-    conv2=common.conv(64, 5, padding=(2, 2), after=('act', 'lrn', 'max_pool')),
-    local3=common.local(32, 3, padding=(1, 1), init_std=0.04),
-    local4=common.local(32, 3, padding=(1, 1), init_std=0.04),
-    fc10=common.head(),
+    conv2=config_lib.conv(
+      64, 5, padding=(2, 2), after=('act', 'lrn', 'max_pool')
+    ),
+    local3=config_lib.local(32, 3, padding=(1, 1), init_std=0.04),
+    local4=config_lib.local(32, 3, padding=(1, 1), init_std=0.04),
+    fc10=config_lib.head(),
   )
   config.model.pool.ceil = True
   config.model.lrn.update({'k': 1.0, 'alpha': 1e-3, 'alpha_over_n': True})
@@ -45,8 +47,8 @@ def get_config(data: str = 'cifar10') -> ml_collections.ConfigDict:
   config.optimizer.bias_rate_multiplier = 2.0
   config.optimizer.weight_decay = 0.004
   config.optimizer.decay_multipliers.update({'conv1': 0.0, 'conv2': 0.0})
-  common.set_multipliers(config)
-  common.for_data(config, data)
+  config_lib.set_multipliers(config)
+  config_lib.for_data(config, data)
   config.data.crop_size = config.data.image_size * 3 // 4  # 24 of 32
   config.num_epochs = 160.0
   config.schedule.drops = ((140, 0.1), (150, 0.1))

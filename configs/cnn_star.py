@@ -6,7 +6,7 @@ r"""The paper's CNN*, stage 3: six convolutions are fine-tuned on ILSVRC-2012.
 Expected with ten views on ILSVRC-2012 validation: top-1 error 0.3899, top-5
 error 0.1662 (run #146-2012-2011 of the 2012 source; the paper's Table 2 prints
 39.0 and 16.6). Two such networks and five of `alexnet_2012`, averaged
-(`experiments.error_table`), are its "7 CNNs*": 0.367 and 0.154. With the
+(`alexnet_jax.tools.error_table`), are its "7 CNNs*": 0.367 and 0.154. With the
 weights of `cnn_star_2009` and the schedule of #146-2012-2009 (conv1 at 1e-5
 from epoch 3 and at 0 from 4, end at 52), 0.3910 and 0.1688 were published.
 

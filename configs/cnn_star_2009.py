@@ -18,7 +18,8 @@ conv6 starts like conv5. Not yet run by us: no ImageNet at hand.
 
 import ml_collections
 
-from configs import alexnet_2012, common
+from alexnet_jax import config as config_lib
+from configs import alexnet_2012
 
 CONVOLUTIONS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
 
@@ -28,12 +29,12 @@ def get_config(data: str = 'imagenet2012') -> ml_collections.ConfigDict:
   config = alexnet_2012.get_config(data)
   model = config.model
   model.layers = (*CONVOLUTIONS, 'conv6', 'fc6', 'fc7', 'fc8')
-  model.conv6 = common.conv(
+  model.conv6 = config_lib.conv(
     128, 3, padding=(1, 1), gather=True, init_std=0.03, init_bias=1.0
   )
   config.init_from = 'runs/alexnet_2012'
   config.init_fresh = 'conv6,fc6,fc7,fc8'
-  common.set_multipliers(config)
+  config_lib.set_multipliers(config)
   for layer in CONVOLUTIONS:
     config.optimizer.rate_multipliers[f'{layer}/kernel'] = 0.1
   config.schedule.drops = ()

@@ -18,7 +18,8 @@ at .02 throughout. Not yet run by us: no ImageNet at hand.
 
 import ml_collections
 
-from configs import cnn_star_2009, common
+from alexnet_jax import config as config_lib
+from configs import cnn_star_2009
 
 _CONVOLUTIONS = (*cnn_star_2009.CONVOLUTIONS, 'conv6')
 _DENSE = ('fc6', 'fc7', 'fc7b', 'fc8')
@@ -28,10 +29,10 @@ def get_config(data: str = 'imagenet2012') -> ml_collections.ConfigDict:
   """CHM layers-146-2011.cfg; 110,605,267 parameters for its 21,843 classes."""
   config = cnn_star_2009.get_config(data)
   config.model.layers = (*_CONVOLUTIONS, *_DENSE)
-  config.model.fc7b = common.dense(1024, after=())
+  config.model.fc7b = config_lib.dense(1024, after=())
   config.init_from = 'runs/cnn_star_2009'
   config.init_fresh = ','.join(_DENSE)
-  common.set_multipliers(config)
+  config_lib.set_multipliers(config)
   config.optimizer.rate_multipliers['conv6/kernel'] = 0.1
   config.schedule.layer_drops = {
     f'{layer}/kernel': ((6, 0.1),) for layer in _DENSE

@@ -16,8 +16,9 @@ class. Twenty epochs, the last five at a tenth of the rates.
 
 import ml_collections
 
-from alexnet_jax import errors, trained, workdir
-from configs import common
+from alexnet_jax import config as config_lib
+from alexnet_jax import errors, trained
+from alexnet_jax.workdir import files
 
 _OF_THE_RUN = (
   'image_size',
@@ -45,8 +46,8 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
       f'configs/fine_tune.py:{argument} names no run and data; write '
       'configs/fine_tune.py:WORKDIR:DATA.'
     )
-  stored = workdir.read_config(directory)
-  config = common.base()
+  stored = files.read_config(directory)
+  config = config_lib.base()
   for name in ('batch_size', 'model', 'optimizer'):
     config[name] = stored[name]
   with config.data.ignore_type():  # a scale may be three numbers
@@ -54,7 +55,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
       config.data[name] = stored.data[name]
   config.init_from = run
   config.data.name = data
-  config.model.num_classes = common.num_classes(data)
+  config.model.num_classes = config_lib.num_classes(data)
   config.optimizer.learning_rate *= 0.1
   config.optimizer.rate_multipliers[config.model.layers[-1]] *= 10.0
   config.num_epochs = 20.0

@@ -6,7 +6,7 @@ r"""AlexNet as torchvision has it: one column, no LRN, 61,100,840 parameters.
 Expected on ILSVRC-2012 validation with the centre patch: top-1 error 0.4348,
 top-5 error 0.2093 (TV: accuracies of 56.522 and 79.066 %). Not run by us: no
 ImageNet at hand. The released weights can be imported, see
-`experiments.import_weights`.
+`alexnet_jax.tools.import_weights`.
 
 The widths are those of "One weird trick" (Krizhevsky, 2014); dropout is
 inverted and comes before fc6 and fc7. As TV trains it: 90 epochs in batches of

@@ -1,175 +1,166 @@
-r"""What a network learned about five classes is worth for five others.
+r"""Fine-tuning: what five classes teach a network that then learns five others.
 
     python -m experiments.fine_tuning --tfds_dir=DIR --workdir=runs/fine_tuning
 
-For each seed: a network learns five of CIFAR-10's classes from 25,000 pictures;
+For each seed, a network learns five of CIFAR-10's classes from 25,000 pictures.
 `configs/fine_tune.py` fine-tunes it on 50 pictures of each of the other five,
-drawn by that seed; the same recipe, and the same at ten times the rate (that of
-a first training), start from scratch. Errors are of the other five classes'
-5,000 test pictures.
+which the seed draws. Two rivals start from scratch: the same recipe, and the
+same at ten times the rate (that of a first training). Errors are of the other
+five classes' 5,000 test pictures.
 
-Pictures, runs and results.md go to --workdir. The same command again goes on
-where it was.
+Pictures, runs and results go to --workdir. The same command again goes on where
+it was stopped.
 """
 
 import pathlib
 import shutil
 
-import ml_collections
-import numpy as np
-import tensorflow as tf
-import tensorflow_datasets as tfds
 from absl import flags
 
-from alexnet_jax import (
-  command_line,
-  compilation_cache,
-  errors,
-  rows,
-  tables,
-  train,
-)
-from alexnet_jax.sweeps import sweep_results
-from configs import cifar10, fine_tune
+from alexnet_jax import command_line, errors
+from alexnet_jax.data.lazy import tf, tfds
+from experiments.sweeps import program, runner
+from experiments.sweeps.experiment import Experiment, Variant
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory to write to.')
-_TFDS_DIR = flags.DEFINE_string('tfds_dir', None, 'Where TFDS keeps CIFAR-10.')
-_SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'One trial for each.')
-_PER_CLASS = 50
-_EPOCHS = 100.0
+_FLAGS = flags.FLAGS
 _HALVES = {'first': range(5), 'other': range(5, 10)}
-_ROWS = {
-  'fine_tuned': 'fine-tuned: old layers at a tenth of the rate',
-  'scratch': 'from scratch, the same recipe',
-  'scratch_fast': 'from scratch, all layers at the full rate',
+_PER_CLASS = 50
+_FULL_RATE = 0.01
+
+# cuda-convnet's network from today's start: He's, inputs of unit variance.
+_PRETRAINING = {
+  'data.image_size': 32,
+  'data.crop_size': 32,
+  'data.flip': True,
+  'data.scale': 64.0,
+  'model.init': 'he',
+  'optimizer.learning_rate': _FULL_RATE,
+  'optimizer.decay_multipliers.fc10': 1.0,
+  'num_epochs': 8.0,
+  'schedule.drops': ((6, 0.1),),
 }
+# Longer than `configs/fine_tune.py`, as there is so little to see.
+_FEW_PICTURES = {
+  'batch_size': 50,
+  'num_epochs': 100.0,
+  'schedule.drops': ((75.0, 0.1),),
+  'eval_every_epochs': 0.0,
+  'checkpoint_every_epochs': 0.0,
+}
+EXPERIMENT = Experiment(
+  name='fine_tuning',
+  claim='Five classes of CIFAR-10, 50 pictures each, after the other five. '
+  'Fine-tuning trains old layers at a tenth of the rate.',
+  config='configs/fine_tune.py',
+  variants={
+    'fine-tuned': Variant(),
+    'from scratch': Variant({'init_from': ''}),
+    'from scratch at the full rate': Variant(
+      {
+        'init_from': '',
+        'optimizer.learning_rate': _FULL_RATE,
+        'optimizer.rate_multipliers.fc10': 1.0,
+      }
+    ),
+  },
+  data='cifar10',
+)
 
 
 def _write_folder(
   folder: pathlib.Path, half: str, per_class: int | None, seed: int
 ) -> str:
-  """Pictures of half of the classes as PNG files; its name as data."""
-  name = f'folder={folder}'
-  if folder.exists():
-    return name
-  partial = folder.with_suffix('.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  for split, wanted in (('train', per_class), ('test', None)):
-    data, info = tfds.load(
-      'cifar10',
-      data_dir=_TFDS_DIR.value,
-      split=split,
-      batch_size=-1,
-      with_info=True,
-    )
-    labels = data['label'].numpy()
-    for label in _HALVES[half]:
-      rows = np.flatnonzero(labels == label)
-      rows = np.random.default_rng([seed, label]).permutation(rows)[:wanted]
-      split_name = {'train': 'train', 'test': 'validation'}[split]
-      class_name = info.features['label'].int2str(label)
-      _write(partial / split_name / class_name, data['image'], rows)
-  partial.rename(folder)
-  return name
+  """Writes half of the classes as PNG files; returns their name as data.
+
+  Args:
+    folder: Folder to write, unless it exists.
+    half: 'first' or 'other'.
+    per_class: Number of training pictures of each class, or None for all.
+    seed: Seed that draws them.
+  """
+  if not folder.exists():
+    partial = folder.with_suffix('.partial')
+    shutil.rmtree(partial, ignore_errors=True)
+    _write_split(partial / 'train', 'train', half, per_class, seed)
+    _write_split(partial / 'validation', 'test', half, None, seed)
+    partial.rename(folder)
+  return f'folder={folder}'
 
 
-def _write(folder: pathlib.Path, images: tf.Tensor, rows: np.ndarray) -> None:
-  folder.mkdir(parents=True)
-  for row in rows:
-    encoded = tf.io.encode_png(images[row]).numpy()
-    (folder / f'{row:05}.png').write_bytes(encoded)
+def _write_split(
+  folder: pathlib.Path, split: str, half: str, per_class: int | None, seed: int
+) -> None:
+  import numpy as np
 
-
-def _pretraining(data: str, workdir: pathlib.Path, seed: int):
-  """cuda-convnet's net from today's start: He's, inputs of unit variance."""
-  config = cifar10.get_config(data)
-  config.data.update({'dir': str(workdir / 'data'), 'image_size': 32})
-  config.data.update({'crop_size': 32, 'flip': True, 'scale': 64.0})
-  config.model.init = 'he'
-  config.optimizer.learning_rate = 0.01
-  config.optimizer.decay_multipliers.fc10 = 1.0
-  config.seed = seed
-  config.num_epochs = 8.0
-  config.schedule.drops = ((6, 0.1),)
-  return config
-
-
-def _recipe(origin: pathlib.Path, data: str, workdir: pathlib.Path, seed: int):
-  """`configs/fine_tune.py`, for longer, as there is so little to see."""
-  config = fine_tune.get_config(f'{origin}:{data}')
-  config.data.dir = str(workdir / 'data')
-  config.seed, config.batch_size = seed, 50
-  config.num_epochs = _EPOCHS
-  config.schedule.drops = ((0.75 * _EPOCHS, 0.1),)
-  config.eval_every_epochs = config.checkpoint_every_epochs = 0.0
-  return config
-
-
-def _variants(
-  recipe: ml_collections.ConfigDict,
-) -> dict[str, ml_collections.ConfigDict]:
-  """The recipe, and its rivals that start from scratch."""
-  scratch = recipe.copy_and_resolve_references()
-  scratch.init_from = ''
-  fast = scratch.copy_and_resolve_references()
-  fast.optimizer.learning_rate *= 10
-  fast.optimizer.rate_multipliers.fc10 = 1.0
-  return {'fine_tuned': recipe, 'scratch': scratch, 'scratch_fast': fast}
-
-
-def _error(config: ml_collections.ConfigDict, run: pathlib.Path) -> float:
-  """Trains; the last validation error."""
-  train.train_and_evaluate(config, run)
-  logged = rows.read(run)
-  return [r for r in logged if r['split'] == 'validation'][-1]['top1_error']
-
-
-def _trial(workdir: pathlib.Path, seed: int) -> dict[str, float]:
-  """Top-1 errors of one seed, by row."""
-  many = _write_folder(workdir / 'first', 'first', None, 0)
-  few = _write_folder(workdir / f'other-{seed}', 'other', _PER_CLASS, seed)
-  runs = workdir / f'seed-{seed}'
-  origin = runs / 'pretrained'
-  trial = {'pretrained': _error(_pretraining(many, workdir, seed), origin)}
-  recipe = _recipe(origin, few, workdir, seed)
-  for name, config in _variants(recipe).items():
-    trial[name] = _error(config, runs / name)
-  return trial
-
-
-def _markdown(trials: dict[int, dict[str, float]]) -> str:
-  seeds = ', '.join(map(str, trials))
-  cells = []
-  for key, title in _ROWS.items():
-    values = [trial[key] for trial in trials.values()]
-    listed = ', '.join(f'{value:.4f}' for value in values)
-    paired = [trial[key] - trial['fine_tuned'] for trial in trials.values()]
-    difference = sweep_results.difference_cells(paired if cells else [])
-    cells.append((title, listed, f'{np.mean(values):.4f}', *difference))
-  first = ', '.join(f'{trial["pretrained"]:.4f}' for trial in trials.values())
-  head = (
-    'top-1 error, other five classes',
-    f'seeds {seeds}',
-    'mean',
-    'difference',
-    '95 % interval',
+  data, info = tfds.load(
+    'cifar10',
+    data_dir=_FLAGS.tfds_dir,
+    split=split,
+    batch_size=-1,
+    with_info=True,
   )
-  table = tables.markdown(head, cells, 'llrrr')
-  return f'{table}\n\nErrors on the first five: {first}.\n'
+  labels = data['label'].numpy()
+  for label in _HALVES[half]:
+    rows = np.flatnonzero(labels == label)
+    rows = np.random.default_rng([seed, label]).permutation(rows)[:per_class]
+    class_folder = folder / info.features['label'].int2str(label)
+    class_folder.mkdir(parents=True)
+    for row in rows:
+      encoded = tf.io.encode_png(data['image'][row]).numpy()
+      (class_folder / f'{row:05}.png').write_bytes(encoded)
+
+
+def pretraining(workdir: pathlib.Path, seed: int) -> runner.Run:
+  """Returns the run that learns the first five classes."""
+  data = _write_folder(workdir / 'first', 'first', None, 0)
+  directory = workdir / 'pretrained' / f'seed-{seed}'
+  fields = {'data.dir': workdir / 'data', **_PRETRAINING, **program.overrides()}
+  config = f'configs/cifar10.py:{data}'
+  return runner.create_run('pretrained', seed, directory, config, fields)
+
+
+def comparison(workdir: pathlib.Path, origin: runner.Run) -> list[runner.Run]:
+  """Returns the runs that learn the other five classes, one for each variant.
+
+  Args:
+    workdir: Directory of all runs.
+    origin: Run that has learned the first five classes.
+  """
+  seed, overrides = origin.seed, program.overrides()
+  common = {'data.dir': workdir / 'data', **_FEW_PICTURES}
+  data = _write_folder(workdir / f'other-{seed}', 'other', _PER_CLASS, seed)
+  return [
+    runner.create_run(
+      name,
+      seed,
+      workdir / name / f'seed-{seed}',
+      f'{EXPERIMENT.config}:{origin.workdir}:{data}',
+      {**common, **variant.overrides, **overrides},
+    )
+    for name, variant in EXPERIMENT.variants.items()
+  ]
 
 
 def main(_) -> None:
-  """Does what the flags say."""
-  seeds = command_line.whole_numbers('seeds', _SEEDS.value)
-  if not _WORKDIR.value or not seeds:
-    raise errors.UserError('--workdir or --seeds is missing; give both.')
-  compilation_cache.enable()
-  workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
-  trials = {seed: _trial(workdir, seed) for seed in seeds}
-  text = _markdown(trials)
-  (workdir / 'results.md').write_text(text)
-  print(text)
+  """Trains on the first five classes, then on the other five."""
+  if _FLAGS.results:
+    rows = program.read_results('variant')
+    program.rewrite(*program.create_table(EXPERIMENT, rows))
+    return
+  workdir = program.workdir()
+  seeds = program.seeds() or EXPERIMENT.seeds
+  origins = [pretraining(workdir, seed) for seed in seeds]
+  for result in program.execute_all(origins):
+    if result['status'] == 'failed':
+      raise errors.UserError(f'Pretraining failed: {result["reason"]}')
+  runs = [run for origin in origins for run in comparison(workdir, origin)]
+  program.finish(EXPERIMENT, runs, program.execute_all(runs))
+
+
+def _define_flags() -> None:
+  program.define_flags()
+  flags.DEFINE_string('tfds_dir', None, 'Folder where TFDS keeps CIFAR-10.')
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(main, _define_flags)

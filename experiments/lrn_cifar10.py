@@ -1,4 +1,4 @@
-"""LRN on CIFAR-10 (paper section 3.3, footnote 3): with and without.
+r"""LRN on CIFAR-10 (paper section 3.3, footnote 3): with and without.
 
     python -m experiments.lrn_cifar10 --workdir=runs/lrn_cifar10
     python -m experiments.lrn_cifar10 --workdir=runs/small --data=shapes
@@ -15,22 +15,22 @@ A shorter schedule of the same shape, 7/8 of it at the first rate:
         --set=num_epochs=8 --set='schedule.drops=((7,.1),(7.5,.1))'
 """
 
-from alexnet_jax.sweeps import sweep
-from experiments import sweep_program
+from experiments.sweeps import program
+from experiments.sweeps.experiment import Experiment, Variant
 
-EXPERIMENT = sweep.Experiment(
+EXPERIMENT = Experiment(
   name='lrn_cifar10',
   claim='On CIFAR-10, "a four-layer CNN achieved a 13% test error rate without '
   'normalization and 11% with normalization" (paper section 3.3).',
   config='configs/cifar10_lrn.py',
   variants={
-    'without LRN': sweep.Variant(
+    'without LRN': Variant(
       {'model.omit': 'lrn'}, published=0.13, source='paper section 3.3'
     ),
-    'with LRN of size 5': sweep.Variant(
+    'with LRN of size 5': Variant(
       source='first version of the 11pct file (dnouri/cuda-convnet 3878e8f)'
     ),
-    'with LRN of size 9': sweep.Variant(
+    'with LRN of size 9': Variant(
       {
         'model.lrn.n': 9,
         'model.conv1.after': ('act', 'max_pool', 'lrn'),
@@ -47,4 +47,4 @@ EXPERIMENT = sweep.Experiment(
 )
 
 if __name__ == '__main__':
-  sweep_program.run(EXPERIMENT)
+  program.run(EXPERIMENT)

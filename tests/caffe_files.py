@@ -32,7 +32,7 @@ def blob(array: np.ndarray, new: bool) -> bytes:
 
 
 def caffemodel(arrays, new: bool) -> bytes:
-  """With the data layer that real files begin with."""
+  """Returns a file of weights; like real ones, it begins with a data layer."""
   layer, name, blobs = (100, 1, 7) if new else (2, 4, 6)
   net = block(1, b'AlexNet') + block(layer, block(name, b'data'))
   for key in dict.fromkeys(name.split('.')[0] for name in arrays):

@@ -3,7 +3,8 @@
 import ml_collections
 import numpy as np
 
-from alexnet_jax import durations, metrics, parallel, train_state, train_step
+from alexnet_jax import metrics, train_step
+from alexnet_jax import run as run_lib
 from alexnet_jax.data import pipeline, preprocessing
 
 EXAMPLES = 64
@@ -21,13 +22,9 @@ def preprocessing_of(config: ml_collections.ConfigDict):
   )
 
 
-def program_of(
-  config: ml_collections.ConfigDict, plan: parallel.Plan | None = None
-) -> train_step.Program:
-  plan = plan or parallel.make_plan(config.model.towers, config.num_devices)
-  steps = durations.count_steps(config, EXAMPLES)
-  process = preprocessing_of(config)
-  return train_step.create_program(config, plan, process, steps)
+def run_of(config: ml_collections.ConfigDict) -> run_lib.Run:
+  """Returns the run of a config, with `EXAMPLES` images an epoch."""
+  return run_lib.build_run(config, preprocessing_of(config), EXAMPLES)
 
 
 def batch_of(config: ml_collections.ConfigDict, step: int) -> pipeline.Batch:
@@ -43,35 +40,35 @@ def batch_of(config: ml_collections.ConfigDict, step: int) -> pipeline.Batch:
   }
 
 
-class Run:
-  """A compiled step and its state.
+class Training:
+  """A run without files, and its state.
 
   Attributes:
-    state: on the plan's devices.
+    state: State on the devices.
   """
 
   def __init__(self, config: ml_collections.ConfigDict, state=None):
-    """`state` is the canonical one; by default that of the config's seed."""
-    self._config, self._program = config, program_of(config)
-    self._step = self._program.compile()
-    self.put(state or train_state.create_train_state(config))
+    """`state` is canonical; by default the initial one of the config's seed."""
+    self.run = run_of(config)
+    self._rate_scale = self.run.put_everywhere(np.float32(1))
+    self.put(state or train_step.create_train_state(config))
 
-  def put(self, state: train_state.TrainState) -> None:
+  def put(self, state: train_step.TrainState) -> None:
     """Goes on from a canonical state."""
-    self.state = self._program.put_state(state)
+    self.state = self.run.put_state(state)
 
   def step(self) -> float:
-    """Does one; its loss."""
-    plan = self._program.plan
+    """Makes a step and returns its loss."""
+    plan = self.run.plan
     number = int(plan.get(self.state.step))
-    batch = plan.put_batch(batch_of(self._config, number))
-    self.state, sums = self._step(self.state, batch)
+    batch = plan.put_batch(batch_of(self.run.config, number))
+    self.state, sums = self.run.train_step(self.state, batch, self._rate_scale)
     return metrics.means(plan.get(sums))['loss']
 
   def losses(self, count: int) -> np.ndarray:
-    """Of the next `count` steps."""
+    """Returns the losses of the next `count` steps."""
     return np.array([self.step() for _ in range(count)])
 
-  def canonical(self) -> train_state.TrainState:
-    """The state as a checkpoint would hold it."""
-    return self._program.get_state(self.state)
+  def canonical(self) -> train_step.TrainState:
+    """Returns the state as a checkpoint would hold it."""
+    return self.run.get_state(self.state)

@@ -1,15 +1,20 @@
 """Small pictures, and sources and prepared sets made of them."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
+import pytest
 import tensorflow as tf
+from absl import flags
+from absl.testing import flagsaver
 
-from alexnet_jax.data import records, sources
+from alexnet_jax import errors
+from alexnet_jax.data import pipeline, prepare, records, sources
 
 
 def smooth(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
-  """A picture of waves with all grey levels: JPEG keeps it well."""
+  """Draws a picture of waves with all grey levels: JPEG keeps it well."""
   rng = np.random.default_rng(seed)
   y, x, _ = np.mgrid[:height, :width, :1] / 64
   waves = rng.uniform(1, 3, (3, channels))
@@ -27,10 +32,24 @@ def jpeg(pixels: np.ndarray) -> bytes:
   ).numpy()
 
 
+def write(root: pathlib.Path, files: dict[str, bytes]) -> None:
+  """Writes files of given contents under `root`."""
+  for path, content in files.items():
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_bytes(content)
+
+
 def source(
-  train: list[bytes], held_out: list[bytes] | None = None, **fields
+  train: list[bytes], held_out: list[bytes] | None = None, labels=None, **fields
 ) -> sources.Source:
-  """A source of encoded pictures; picture i has label i mod 2."""
+  """Returns a source of encoded pictures; picture i has label i mod 2.
+
+  Args:
+    train: Encoded training pictures.
+    held_out: Encoded validation pictures; None for the first of training.
+    labels: Labels of both splits, if they are not i mod 2.
+    **fields: Other fields of the source.
+  """
   splits = {'train': train, 'validation': held_out or train[:1]}
 
   def examples(split: str, start: int) -> tf.data.Dataset:
@@ -38,23 +57,22 @@ def source(
     return tf.data.Dataset.from_tensor_slices(
       {
         'image': splits[split],
-        'label': np.arange(count) % 2,
+        'label': np.arange(count) % 2 if labels is None else labels[:count],
         'name': [f'{split}/picture {i}' for i in range(count)],
       }
     ).skip(start)
 
   counts = {split: len(encoded) for split, encoded in splits.items()}
   fields = {'name': 'pictures', 'native_size': None} | fields
-  return sources.Source(
-    class_names=('even', 'odd'),
-    num_examples=counts,
-    examples=examples,
-    **fields,
-  )
+  fields = {'class_names': ('even', 'odd')} | fields
+  return sources.Source(num_examples=counts, examples=examples, **fields)
 
 
 def watched(source: sources.Source) -> tuple[sources.Source, list]:
-  """The same source, and what it will be asked for: (split, start)s."""
+  """Returns the same source, and a list of what it is asked for.
+
+  The list is of (split, start).
+  """
   starts = []
 
   def examples(split: str, start: int) -> tf.data.Dataset:
@@ -65,14 +83,22 @@ def watched(source: sources.Source) -> tuple[sources.Source, list]:
 
 
 def stored(prepared: records.PreparedSet, split: str) -> np.ndarray:
-  """All pixels of a split, [N, S, S, 3]."""
-  split = prepared.open_split(split)
-  rows = np.arange(len(split.labels))
-  if isinstance(split, records.RawSplit):
-    return np.stack([split[row] for row in rows])
-  return np.stack(
-    [
-      tf.io.decode_jpeg(jpeg, channels=3, dct_method='INTEGER_ACCURATE')
-      for jpeg in split.read(rows)
-    ]
+  """Returns all pixels of a split, [N, S, S, 3]."""
+  return pipeline.read_images(
+    prepared, split, np.arange(prepared.num_examples(split))
   )
+
+
+def run_prepare(*arguments: str) -> None:
+  """Does what `python -m alexnet_jax.data.prepare` does, in this process."""
+  with flagsaver.flagsaver():
+    prepare.define_flags()
+    prepare.main(flags.FLAGS(['prepare', *arguments])[1:])
+
+
+def refusal(function, *args, **kwargs) -> str:
+  """Returns the message of the UserError of a call, which is one line."""
+  with pytest.raises(errors.UserError) as failure:
+    function(*args, **kwargs)
+  assert '\n' not in str(failure.value)
+  return str(failure.value)

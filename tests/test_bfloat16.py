@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import train_state, train_step
-from alexnet_jax.models import layers, plain
-from tests import in_memory, tiny
+from alexnet_jax import train_step
+from alexnet_jax.models import layers
+from tests import in_memory, reference, tiny
 
 # The relative error of one rounding to 8 bits.
 UNIT = 2.0**-8
@@ -23,17 +23,17 @@ def _config(dtype='bfloat16'):
 
 def test_state_and_gradients_are_float32():
   config = _config()
-  program, given = in_memory.program_of(config), []
-  sum_gradients = program.plan.sum_gradients
-  program.plan.sum_gradients = lambda *args: (
+  run, given = in_memory.run_of(config), []
+  sum_gradients = run.plan.sum_gradients
+  run.plan.sum_gradients = lambda *args: (
     given.append(args[0]) or sum_gradients(*args)
   )
-  state = train_state.abstract_train_state(config)
-  step = functools.partial(train_step.train_step, program)
+  state = train_step.abstract_train_state(config)
   batch = in_memory.batch_of(config, 0)
-  after, sums = jax.eval_shape(step, state, batch)
+  scale = np.float32(1)
+  after, sums = jax.eval_shape(run.train_program, state, batch, scale)
   float32 = _config('float32')
-  expected = train_state.abstract_train_state(float32)
+  expected = train_step.abstract_train_state(float32)
   for actual in (state, after):
     for a, b in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
       assert (a.shape, a.dtype) == (b.shape, b.dtype)
@@ -45,14 +45,14 @@ def test_state_and_gradients_are_float32():
 def _outputs(dtype):
   """Logits and what the layers have sown, in training."""
   config = _config(dtype)
-  state = train_state.abstract_train_state(config)
+  state = train_step.abstract_train_state(config)
   # With biases of 9 every unit that dropout keeps is above zero.
   params = jax.tree_util.tree_map_with_path(
     lambda path, leaf: jnp.full(leaf.shape, 9 * (path[1].key == 'bias'), 'f'),
     state.params,
   )
   apply = functools.partial(
-    train_state.create_model(config).apply,
+    train_step.create_model(config).apply,
     train=True,
     capture_intermediates=True,
     mutable='intermediates',
@@ -83,9 +83,9 @@ def test_activations_are_bfloat16_and_logits_and_masks_are_float32_s():
 
 def test_logits_are_not_rounded():
   config = _config()
-  state = train_state.create_train_state(config)
+  state = train_step.create_train_state(config)
   images = 64 * np.random.default_rng(0).standard_normal((64, 28, 28, 3))
-  apply = jax.jit(train_state.create_model(config).apply)
+  apply = jax.jit(train_step.create_model(config).apply)
   logits = np.asarray(apply({'params': state.params}, jnp.float32(images)))
   rounded = logits.astype(jnp.bfloat16).astype(np.float32)
   assert (logits != rounded).mean() > 0.9
@@ -122,7 +122,7 @@ def test_norms_and_means_round_only_their_results(name, settings, more):
   evaluate = jax.jit(value_and_gradient, static_argnums=0)
   actual = evaluate(layers, *arrays)
   with jax.enable_x64(True):
-    expected = evaluate(plain, *(x.astype(jnp.float64) for x in arrays))
+    expected = evaluate(reference, *(x.astype(jnp.float64) for x in arrays))
   for a, b in zip(actual, expected, strict=True):
     assert a.dtype == jnp.bfloat16
     a, b = np.float64(a), np.float64(b)
@@ -133,10 +133,10 @@ def test_norms_and_means_round_only_their_results(name, settings, more):
 def test_losses_stay_close_to_those_of_float32():
   config = _config('float32')
   config.data.color_noise, config.model.omit = 'none', 'conv3,conv4,conv5,fc7'
-  state = train_state.create_train_state(config)
-  expected = in_memory.Run(config, state).losses(20)
+  state = train_step.create_train_state(config)
+  expected = in_memory.Training(config, state).losses(20)
   config.model.dtype = 'bfloat16'
-  losses = in_memory.Run(config, state).losses(20)
+  losses = in_memory.Training(config, state).losses(20)
   assert losses[-5:].mean() < 0.7 * losses[:5].mean()
   # Roundings differ in sign from unit to unit: their mean is below one of them,
   np.testing.assert_allclose(losses[0], expected[0], rtol=UNIT)

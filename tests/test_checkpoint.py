@@ -7,8 +7,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from alexnet_jax import checkpoint, errors
-from experiments.faults import damage as damages
+from alexnet_jax import errors
+from alexnet_jax.workdir import checkpoints
+from tests.faults import damage as damages
 
 
 def _state(step=3):
@@ -20,13 +21,13 @@ def _state(step=3):
 
 
 def _save(workdir, steps=(3,), keep=None):
-  with checkpoint.Checkpointer(workdir, keep) as checkpointer:
+  with checkpoints.Checkpointer(workdir, keep) as checkpointer:
     for step in steps:
       checkpointer.save(step, _state(step), {'plateau': {'best': step / 10}})
 
 
 def _restore(workdir, like, step=0):
-  with checkpoint.Checkpointer(workdir) as checkpointer:
+  with checkpoints.Checkpointer(workdir) as checkpointer:
     return checkpointer.restore(step, like)
 
 
@@ -87,7 +88,7 @@ def test_damage_ends_in_saved_bits(two_checkpoints, tmp_path, damage):
     run = tmp_path / str(number)
     shutil.copytree(two_checkpoints, run)
     damages.apply(damage, run / file.relative_to(two_checkpoints))
-    with checkpoint.Checkpointer(run) as checkpointer:
+    with checkpoints.Checkpointer(run) as checkpointer:
       state, extra = checkpointer.restore_newest(_state())
       step = checkpointer.latest_step()
       jax.tree.map(np.testing.assert_array_equal, state, _state(step))
@@ -106,7 +107,7 @@ def test_the_first_weights_of_a_fine_tuned_run_are_fallen_back_to(tmp_path):
   _save(tmp_path, steps=(0, 3))
   for manifest in (tmp_path / 'checkpoints' / '3').rglob('manifest.ocdbt'):
     manifest.unlink()
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with checkpoints.Checkpointer(tmp_path) as checkpointer:
     state, _ = checkpointer.restore_newest(_state())
   jax.tree.map(np.testing.assert_array_equal, state, _state(0))
 
@@ -118,8 +119,8 @@ def test_nothing_whole_is_refused_by_name(two_checkpoints, tmp_path):
     manifest.unlink()
   for _ in range(2):
     with (
-      checkpoint.Checkpointer(run) as checkpointer,
-      pytest.raises(checkpoint.DamagedError, match='checkpoints/3 cannot'),
+      checkpoints.Checkpointer(run) as checkpointer,
+      pytest.raises(checkpoints.DamagedError, match='checkpoints/3 cannot'),
     ):
       checkpointer.restore_newest(_state())
 
@@ -132,21 +133,21 @@ def test_a_process_that_dies_while_it_replaces_leaves_the_old(
   def die(*args, **kwargs):
     raise KeyboardInterrupt
 
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with checkpoints.Checkpointer(tmp_path) as checkpointer:
     monkeypatch.setattr(ocp.CheckpointManager, 'save', die)
     with pytest.raises(KeyboardInterrupt):
       checkpointer.save(3, _state(4), {})
     # Killed here, so that nothing is tidied at the end.
     checkpointer._replaces = False
-  checkpoints = tmp_path / 'checkpoints'
-  (checkpoints / f'4{ocp.utils.TMP_DIR_SUFFIX}' / 'state').mkdir(parents=True)
+  directory = tmp_path / 'checkpoints'
+  (directory / f'4{ocp.utils.TMP_DIR_SUFFIX}' / 'state').mkdir(parents=True)
   monkeypatch.undo()
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with checkpoints.Checkpointer(tmp_path) as checkpointer:
     assert checkpointer.latest_step() is None
     checkpointer.recover()
     state, _ = checkpointer.restore_newest(_state())
     jax.tree.map(np.testing.assert_array_equal, state, _state(3))
     checkpointer.save(3, _state(5), {'plateau': {}})
-  assert [path.name for path in checkpoints.iterdir()] == ['3']
+  assert [path.name for path in directory.iterdir()] == ['3']
   state, _ = _restore(tmp_path, _state())
   jax.tree.map(np.testing.assert_array_equal, state, _state(5))

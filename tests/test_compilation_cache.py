@@ -1,64 +1,56 @@
 """The second start compiles nothing; a spoilt cache spoils no run."""
 
-import json
 import os
-import pathlib
 import subprocess
 import sys
 import types
 
-import pytest
+import jax
 
-from alexnet_jax import compilation_cache
+from alexnet_jax import command_line
 from tests import tiny
+from tests.faults import trial
 
-ROOT = pathlib.Path(__file__).parent.parent
 PROGRAMS = ('jit__initial_state', 'jit_train_step', 'jit_eval_step')
 
 
-@pytest.fixture
-def start(tmp_path):
-  """Trains three steps anew; gives stderr and the rows without times."""
-  tiny.prepare_tiny(tmp_path)
-
-  def train(name: str, **variables: str) -> tuple[str, list[dict]]:
-    command = [sys.executable, str(ROOT / 'main.py')]
-    command += [f'--config={ROOT}/tests/tiny.py:{tmp_path}']
-    command += [f'--workdir={tmp_path / name}', '--config.train_steps=3']
-    environment = os.environ | {
-      'JAX_ENABLE_COMPILATION_CACHE': '1',
-      'JAX_LOG_COMPILES': '1',
-      # So that no program is too fast to be kept.
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-    }
-    environment.pop('JAX_COMPILATION_CACHE_DIR', None)
-    done = subprocess.run(
-      command,
-      cwd=ROOT,
-      env=environment | variables,
-      capture_output=True,
-      text=True,
-      check=True,
-    )
-    lines = (tmp_path / name / 'metrics.jsonl').read_text().splitlines()
-    return done.stderr, [json.loads(x) | {'timing': None} for x in lines]
-
-  return train
+def _start(directory, name):
+  """Trains three steps in a new process; returns stderr and the rows."""
+  environment = os.environ | {
+    'JAX_ENABLE_COMPILATION_CACHE': '1',
+    'JAX_LOG_COMPILES': '1',
+    # No program is too fast to be kept.
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'XDG_CACHE_HOME': str(directory / 'caches'),
+  }
+  environment.pop('JAX_COMPILATION_CACHE_DIR', None)
+  command = [sys.executable, 'main.py', '--config.train_steps=3']
+  command += [f'--config=tests/tiny.py:{directory}']
+  command += [f'--workdir={directory / name}']
+  done = subprocess.run(
+    command,
+    cwd=trial.ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  return done.stderr, trial.rows(directory / name)
 
 
 def _hits(stderr: str) -> list[str]:
   return [p for p in PROGRAMS if f"cache hit for '{p}'" in stderr]
 
 
-def test_a_second_start_reads_what_the_first_compiled(start, tmp_path):
-  caches = {'XDG_CACHE_HOME': str(tmp_path / 'caches')}
-  stderr, expected = start('first', **caches)
+def test_a_second_start_reads_what_the_first_compiled(tmp_path):
+  tiny.prepare_tiny(tmp_path)
+  stderr, expected = _start(tmp_path, 'first')
   assert not _hits(stderr)
   directory = tmp_path / 'caches/alexnet_jax'
   (entry,) = directory.glob('jit_eval_step-*-cache')
-  # As a kill in the middle of writing leaves it.
+  # A kill in the middle of writing leaves such a file.
   os.truncate(entry, entry.stat().st_size // 2)
-  stderr, rows = start('second', **caches)
+  stderr, rows = _start(tmp_path, 'second')
   assert _hits(stderr) == ['jit__initial_state', 'jit_train_step']
   assert "Error reading persistent compilation cache entry for 'jit_eval" in (
     stderr
@@ -75,13 +67,13 @@ def test_a_directory_that_cannot_be_made_costs_a_warning(monkeypatch, tmp_path):
     jax_compilation_cache_dir=None,
     update=updates.__setitem__,
   )
-  monkeypatch.setattr(compilation_cache.jax, 'config', config)
+  monkeypatch.setattr(jax, 'config', config)
 
   def warn(text: str, *args) -> None:
     warnings.append(text % args)
 
-  monkeypatch.setattr(compilation_cache.logging, 'warning', warn)
-  compilation_cache.enable()
+  monkeypatch.setattr(command_line.logging, 'warning', warn)
+  command_line.enable_compilation_cache()
   (warning,) = warnings
   assert 'compiled at every start' in warning
   assert 'jax_compilation_cache_dir' not in updates

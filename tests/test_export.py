@@ -1,65 +1,182 @@
-"""The paper's training step, lowered for accelerators that are not here."""
+"""Runs for other programs, and back: alexnet_jax.tools.export."""
 
-import functools
-import re
+import json
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
-from jax import export
+import safetensors
 
-from alexnet_jax import metrics, parallel, train_state, train_step
-from configs import alexnet
-from tests import in_memory
+from alexnet_jax import errors, evaluate, train, train_step, trained
+from alexnet_jax.tools import export, import_weights
+from alexnet_jax.weights import torch_layout, weight_files
+from configs import alexnet, alexnet_2012, cifar10_lrn, fine_tune
+from tests import tiny, views
+
+ROOT = pathlib.Path(__file__).parents[1]
+MEAN = np.array([120.0, 110.0, 100.0])
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+ONE_VIEW = {'num_devices': 1, 'eval.views': 1}
+# All that another program needs to apply the exported function.
+CALL = """
+import sys, jax.export, numpy as np
+program = jax.export.deserialize(open('program.stablehlo', 'rb').read())
+np.save('probabilities.npy', program.call(np.load('images.npy')))
+assert not {'flax', 'alexnet_jax', 'tensorflow'} & set(sys.modules)
+"""
 
 
-def abstract_batch(config):
-  size, count = config.data.crop_size, config.batch_size
-  return {
-    'image': jax.ShapeDtypeStruct((count, size, size, 3), np.uint8),
-    'label': jax.ShapeDtypeStruct((count,), np.int32),
-    'index': jax.ShapeDtypeStruct((count,), np.uint32),
+def _import(config, params, directory):
+  """Imports parameters from a file that says nothing but their values."""
+  path, workdir = directory / 'in.safetensors', directory / 'run'
+  weight_files.write(path, torch_layout.to_torch(config, params))
+  import_weights.import_run(
+    config,
+    path,
+    workdir,
+    inputs='torchvision',
+    mean=MEAN,
+    names=list(tiny.CLASSES),
+  )
+  return trained.load(str(workdir), ONE_VIEW)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """The tiny network's initial weights, imported from a file."""
+  directory = tmp_path_factory.mktemp('run')
+  tiny.prepare_tiny(directory)
+  config = tiny.get_config(str(directory))
+  params = train_step.create_train_state(config).params
+  return _import(config, params, directory)
+
+
+def _tool(name, *arguments):
+  command = [sys.executable, '-m', f'alexnet_jax.tools.{name}', *arguments]
+  subprocess.run(command, cwd=ROOT, check=True)
+
+
+def test_an_imported_run_is_evaluated_like_any(run):
+  start = train_step.create_train_state(run.config)
+  jax.tree.map(np.testing.assert_array_equal, run.params, start.params)
+  result = evaluate.evaluate_run(run.config, run.workdir)
+  labels, probs = views.probabilities(run.config, run.params, run.workdir, 1)
+  assert (result['step'], result['examples']) == (0, len(labels))
+  assert result['top1_error'] == np.mean(probs.argmax(axis=1) != labels)
+
+
+def test_an_imported_run_is_not_trained_on_where_it_is(run):
+  with pytest.raises(errors.UserError, match='imported weights'):
+    train.train_and_evaluate(run.config, run.workdir)
+
+
+def test_an_imported_run_with_three_scales_is_fine_tuned(run, tmp_path):
+  config = run.config.copy_and_resolve_references()
+  with config.data.ignore_type():
+    config.data.scale = (60.0, 61.0, 62.0)
+  scaled = _import(config, jax.device_get(run.params), tmp_path)
+  recipe = fine_tune.get_config(f'{scaled.workdir}:cifar10')
+  recipe.data.name = 'tiny'
+  recipe.model.num_classes = len(tiny.CLASSES)
+  recipe.data.dir, recipe.batch_size = run.config.data.dir, 16
+  recipe.train_steps, recipe.num_devices = 1, 1
+  recipe.optimizer.learning_rate = 0.0
+  state = train.train_and_evaluate(recipe, tmp_path / 'fine_tuned')
+  jax.tree.map(np.testing.assert_array_equal, state.params, run.params)
+  theirs = (scaled.workdir / 'preprocessing.npz').read_bytes()
+  ours = (tmp_path / 'fine_tuned' / 'preprocessing.npz').read_bytes()
+  assert ours == theirs
+
+
+def test_the_program_needs_nothing_but_jax(run, tmp_path):
+  output = f'--output={tmp_path}/program.stablehlo'
+  _tool('export', f'--workdir={run.workdir}', output, '--views=1')
+  np.save(tmp_path / 'images.npy', IMAGES)
+  subprocess.run([sys.executable, '-c', CALL], cwd=tmp_path, check=True)
+  expected = evaluate.create_predictor(run)(IMAGES)
+  actual = np.load(tmp_path / 'probabilities.npy')
+  np.testing.assert_allclose(np.log(actual), expected, rtol=1e-5)
+  about = json.loads((tmp_path / 'program.stablehlo.json').read_text())
+  assert about['class_names'] == run.class_names
+  assert (about['image_size'], about['views']) == (32, 1)
+
+
+def test_exported_weights_come_back_with_their_inputs_and_classes(
+  run, tmp_path
+):
+  path, workdir = tmp_path / 'new' / 'a.safetensors', tmp_path / 'run'
+  _tool(
+    'export',
+    f'--workdir={run.workdir}',
+    f'--output={path}',
+    '--names=caffe',
+  )
+  with safetensors.safe_open(path, 'numpy') as file:
+    told = {name: json.loads(text) for name, text in file.metadata().items()}
+  assert told == {
+    'channel_order': 'BGR',
+    'mean': MEAN[::-1].tolist(),
+    'scale': [64.0] * 3,
+    'crop_size': 28,
+    'class_names': list(tiny.CLASSES),
   }
+  _tool(
+    'import_weights',
+    f'--config=tests/tiny.py:{run.config.data.dir}',
+    '--config.data.scale=1',
+    f'--weights={path}',
+    f'--workdir={workdir}',
+  )
+  back = trained.load(str(workdir), ONE_VIEW)
+  assert back.class_names == run.class_names
+  jax.tree.map(np.testing.assert_array_equal, back.params, run.params)
+  np.testing.assert_array_equal(
+    evaluate.create_predictor(back)(IMAGES),
+    evaluate.create_predictor(run)(IMAGES),
+  )
 
 
-def shapes_and_types(tree):
-  return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+def test_weights_for_other_crops_are_refused(run, tmp_path):
+  path = tmp_path / 'a.safetensors'
+  export.export_weights(run, path, 'caffe')
+  config = run.config.copy_and_resolve_references()
+  config.data.crop_size -= 1
+  with pytest.raises(errors.UserError, match='with crops of 28 .* takes 27'):
+    import_weights.import_run(config, path, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def _apart(config):
+  config.model.fc7.gather = False
+
+
+def _dropout_first(config):
+  config.model.fc6.after = ('dropout', 'act')
 
 
 @pytest.mark.parametrize(
-  'dtype, name', [('float32', 'f32'), ('bfloat16', 'bf16')]
+  'config, change, named',
+  [
+    (cifar10_lrn, lambda config: None, 'model.local3.kind=local'),
+    (alexnet, _apart, 'model.fc7.gather=False'),
+    (alexnet_2012, _dropout_first, 'dropout followed by act before fc7'),
+  ],
 )
-@pytest.mark.parametrize('platform', ['cuda', 'tpu'])
-def test_the_step_lowers_for_accelerators(platform, dtype, name):
-  config = alexnet.get_config()
-  config.model.dtype, config.batch_size = dtype, 2
-  plan = parallel.OneDevice(jax.devices()[0], config.model.towers)
-  program = in_memory.program_of(config, plan)
-  step = functools.partial(train_step.train_step, program)
-  state, batch = (
-    train_state.abstract_train_state(config),
-    abstract_batch(config),
-  )
-  exported = export.export(
-    jax.jit(step, donate_argnums=0), platforms=[platform]
-  )(state, batch)
+def test_what_has_no_counterpart_is_refused(config, change, named):
+  config = config.get_config()
+  change(config)
+  params = train_step.abstract_train_state(config).params
+  with pytest.raises(errors.UserError, match=named):
+    jax.eval_shape(lambda x: torch_layout.to_torch(config, x), params)
 
-  assert exported.platforms == (platform,)
-  assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == 60965224
-  (args, _), outputs = (
-    jax.tree.unflatten(tree, avals)
-    for tree, avals in (
-      (exported.in_tree, exported.in_avals),
-      (exported.out_tree, exported.out_avals),
-    )
-  )
-  assert shapes_and_types(args) == shapes_and_types((state, batch))
-  sums = dict.fromkeys(metrics.NAMES, ((), np.float32))
-  assert shapes_and_types(outputs[0]) == shapes_and_types(state)
-  assert shapes_and_types(outputs[1]) == sums
 
-  module = exported.mlir_module()
-  assert 'custom_call' not in module  # all is XLA's own
-  assert module.count('tf.aliasing_output') == len(jax.tree.leaves(state))
-  convolved = re.findall(r'stablehlo.convolution.*-> tensor<.*x(\w+)>', module)
-  assert convolved and set(convolved) == {name}
+def test_mistakes_are_sentences(tmp_path):
+  with pytest.raises(errors.UserError, match='names=plain'):
+    torch_layout.to_torchvision_names({'conv1.weight': np.zeros(1)})
+  with pytest.raises(errors.UserError, match='none of the suffixes'):
+    weight_files.write(tmp_path / 'a.npz', {})
+  with pytest.raises(OSError, match='missing.safetensors'):
+    weight_files.read(tmp_path / 'missing.safetensors')

@@ -1,5 +1,6 @@
 """Runs that start from another's weights, on the tiny set."""
 
+import json
 import shutil
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alexnet_jax import errors, train, train_state, trained
+from alexnet_jax import errors, train, train_step, trained
 from configs import fine_tune
 from tests import tiny
 
@@ -64,7 +65,7 @@ def test_other_classes_get_a_new_head(origin, tmp_path):
   frozen = {'optimizer.learning_rate': 0.0}
   config = config_of(directory, f'folder={directory}/pictures', **frozen)
   state = train.train_and_evaluate(config, tmp_path / 'run')
-  drawn = train_state.create_train_state(config).params
+  drawn = train_step.create_train_state(config).params
   head = {'fc8': params['fc8']}  # of three classes, not two
   assert changed_layers(state.params | head, params) == []
   assert changed_layers(state.params, drawn) == list(LAYERS[:-1])
@@ -99,7 +100,7 @@ def test_a_run_goes_on_without_its_origin(origin, tmp_path):
   killed = config_of(directory, init_from=str(copy), train_steps=3)
   killed.log_every_steps = 2
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr('alexnet_jax.metrics_log.MetricsWriter.write', _die)
+    patch.setattr('alexnet_jax.workdir.metrics_file.MetricsWriter.write', _die)
     with pytest.raises(KeyboardInterrupt):
       train.train_and_evaluate(killed, tmp_path / 'killed')
   shutil.rmtree(copy)
@@ -130,6 +131,19 @@ def test_what_does_not_fit_is_refused(origin, tmp_path, fields, complaint):
     config = config_of(directory, **fields)
     train.train_and_evaluate(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+def test_the_head_keeps_its_rate_and_others_have_a_tenth(origin, tmp_path):
+  directory, _ = origin
+  stored = json.loads((directory / 'run' / 'config.json').read_text())
+  stored['optimizer']['rate_multipliers'].update({'fc8': 3.0, 'conv1': 2.0})
+  (tmp_path / 'config.json').write_text(json.dumps(stored))
+  optimizer = fine_tune.get_config(f'{tmp_path}:shapes').optimizer
+  rates = {
+    name: optimizer.learning_rate * optimizer.rate_multipliers[name]
+    for name in ('conv1', 'conv2', 'fc8')
+  }  # of the run: .02, .01 and .03
+  assert rates == pytest.approx({'conv1': 2e-3, 'conv2': 1e-3, 'fc8': 3e-2})
 
 
 @pytest.mark.parametrize('argument', ['', 'runs/a', 'nowhere:shapes'])

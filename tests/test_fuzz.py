@@ -1,6 +1,5 @@
 """Any value of any field works, or ends in one sentence."""
 
-import functools
 import math
 
 import hypothesis
@@ -12,15 +11,7 @@ from flax import traverse_util
 from hypothesis import strategies as st
 from ml_collections import config_flags
 
-from alexnet_jax import (
-  durations,
-  errors,
-  optim,
-  parallel,
-  train_state,
-  train_step,
-  validate,
-)
+from alexnet_jax import errors, parallel, train_step, validate
 from tests import in_memory, tiny
 
 FIELDS = traverse_util.flatten_dict(tiny.get_config('').to_dict(), sep='.')
@@ -47,7 +38,7 @@ VALUES = {
 
 
 def _overrides():
-  """Up to three fields with values of their types."""
+  """Draws up to three fields with values of their types."""
 
   def value(field):
     kinds = VALUES.get(type(FIELDS[field]), ('1',))
@@ -58,7 +49,7 @@ def _overrides():
 
 
 def _config(overrides):
-  """As main.py reads it; None for what its flags refuse."""
+  """Returns the config that main.py reads; None if its flags refuse it."""
   argv = ['main.py', '--config=tests/tiny.py:']
   argv += [f'--config.{field}={value}' for field, value in overrides]
   values = flags.FlagValues()
@@ -80,34 +71,30 @@ def test_a_config_works_or_ends_in_one_sentence(overrides):
     return
   try:
     validate.check_config(config)
-    plan = parallel.make_plan(config.model.towers, config.num_devices)
-    parallel.check_batch_size(plan, config.batch_size)
-    steps = durations.count_steps(config, 60)
-    rates = optim.create_rates_fn(config, steps.of_epoch, steps.total)
-    state = train_state.abstract_train_state(config)
-    found = rates(0, 1.0, state.params)
+    run = in_memory.run_of(config)
+    parallel.check_batch_size(run.plan, config.batch_size)
+    state = train_step.abstract_train_state(config)
+    rates = run.learning_rates(0, 1.0, state.params)
   except errors.UserError as error:
     assert '\n' not in str(error)
     assert str(error).endswith('.')
   else:
-    assert steps.total >= 1
-    for rate in traverse_util.flatten_dict(found).values():
+    assert run.steps.total >= 1
+    for rate in traverse_util.flatten_dict(rates).values():
       assert math.isfinite(rate)
       assert rate >= 0
-    if plan.num_devices == 1:
-      _trace_step(config, plan, state)
+    if run.plan.num_devices == 1:
+      _trace_step(run, state)
 
 
-def _trace_step(config, plan, state):
-  """Without computing anything."""
-  program = in_memory.program_of(config, plan)
-  side, count = config.data.crop_size, min(config.batch_size, 64)
+def _trace_step(run, state):
+  """Checks shapes and types of the next state; computes nothing."""
+  side, count = run.config.data.crop_size, min(run.config.batch_size, 64)
   batch = {
     'image': jax.ShapeDtypeStruct((count, side, side, 3), np.uint8),
     'label': jax.ShapeDtypeStruct((count,), np.int32),
     'index': jax.ShapeDtypeStruct((count,), np.uint32),
   }
-  step = functools.partial(train_step.train_step, program)
-  after, _ = jax.eval_shape(step, state, batch)
+  after, _ = jax.eval_shape(run.train_program, state, batch, np.float32(1))
   for a, b in zip(*map(jax.tree.leaves, (state, after)), strict=True):
     assert (a.shape, a.dtype) == (b.shape, b.dtype)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.models import layers, plain
+from alexnet_jax.models import layers
+from tests import reference as plain
 
 FORWARD = {'float64': 1e-6, 'float32': 1e-5}
 GRADIENT = {'float64': 1e-6, 'float32': 1e-4}

@@ -94,6 +94,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 def _documented(pattern):
   """What README, configs and main.py say in lines of their own."""
   paths = [ROOT / 'README.md', ROOT / 'main.py', *ROOT.glob('configs/*.py')]
+  paths += ROOT.glob('docs/*.md')
   texts = [path.read_text().replace('\\\n', ' ') for path in paths]
   return sorted(set(re.findall(pattern, '\n'.join(texts), re.MULTILINE)))
 
@@ -114,12 +115,8 @@ def test_documented_commands_parse(monkeypatch, command):
 def test_documented_programs_have_their_flags(command):
   module, *arguments = shlex.split(command)
   program = ROOT.joinpath(*module.split('.')).with_suffix('.py').read_text()
-  shared = ('network_flags', 'sweep_program')
-  source = program + ''.join(
-    (ROOT / f'experiments/{name}.py').read_text()
-    for name in shared
-    if name in program
-  )
+  shared = ('alexnet_jax/tools/flags.py', 'experiments/sweeps/program.py')
+  source = program + ''.join((ROOT / name).read_text() for name in shared)
   for argument in arguments:
     name = argument.removeprefix('--').partition('=')[0].partition('.')[0]
     defined = rf"'(--)?{re.escape(name)}',"

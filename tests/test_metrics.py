@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing import event_accumulator
 
-from alexnet_jax import metrics, metrics_log
+from alexnet_jax import metrics
+from alexnet_jax.workdir import metrics_file
 
 
 def sums(log_probs, labels, mask=None):
@@ -86,7 +87,7 @@ def test_means_divide_by_the_examples():
 
 def test_rows_of_the_step_come_from_the_checkpoint(tmp_path):
   path = tmp_path / 'metrics.jsonl'
-  with metrics_log.MetricsWriter(tmp_path, 0, ()) as writer:
+  with metrics_file.MetricsWriter(tmp_path, 0, ()) as writer:
     for step, split in ((1, 'train'), (2, 'validation'), (2, 'train')):
       writer.write(step, step / 2, split, {'loss': step / 3}, {'seconds': 2.0})
     rows = writer.rows(2)
@@ -94,10 +95,10 @@ def test_rows_of_the_step_come_from_the_checkpoint(tmp_path):
   assert [row['split'] for row in rows] == ['validation', 'train']
   whole = path.read_text()
   path.write_text(whole[:-20])
-  with metrics_log.MetricsWriter(tmp_path, 2, json.loads(json.dumps(rows))):
+  with metrics_file.MetricsWriter(tmp_path, 2, json.loads(json.dumps(rows))):
     assert path.read_text() == whole
   # What was due after the step had not been done.
-  with metrics_log.MetricsWriter(tmp_path, 2, ()):
+  with metrics_file.MetricsWriter(tmp_path, 2, ()):
     assert path.read_text() == whole.splitlines(keepends=True)[0]
 
 
@@ -106,7 +107,8 @@ def test_writer_drops_later_rows_and_a_cut_off_line(tmp_path):
   lines = [json.dumps({'step': s, 'split': 'train'}) for s in (1, 2, 3)]
   cut_off = '{"step": 1, "spl'
   path.write_text('\n'.join([*lines, cut_off]))
-  with metrics_log.MetricsWriter(tmp_path, 2, None) as writer:
+  rows = [json.loads(lines[1])]
+  with metrics_file.MetricsWriter(tmp_path, 2, rows) as writer:
     assert path.read_text().splitlines() == lines[:2]
     writer.write(3, 1.5, 'train', {'loss': 0.25}, {'seconds': 2.0})
   *kept, new = path.read_text().splitlines()
@@ -121,7 +123,7 @@ def test_writer_drops_later_rows_and_a_cut_off_line(tmp_path):
 
 
 def test_writer_begins_a_file(tmp_path):
-  with metrics_log.MetricsWriter(tmp_path, 0, ()) as writer:
+  with metrics_file.MetricsWriter(tmp_path, 0, ()) as writer:
     writer.write(1, 0.5, 'train', {'loss': 0.25}, {})
     # What a killed run has logged is on disk.
     row = json.loads((tmp_path / 'metrics.jsonl').read_text())
@@ -129,7 +131,7 @@ def test_writer_begins_a_file(tmp_path):
 
 
 def test_tensorboard_shows_the_same_numbers(tmp_path):
-  with metrics_log.MetricsWriter(tmp_path, 0, ()) as writer:
+  with metrics_file.MetricsWriter(tmp_path, 0, ()) as writer:
     writer.write(3, 0.5, 'train', {'loss': 0.25}, {'seconds': 2.0})
     writer.write(7, 1.5, 'train', {'loss': 0.125}, {'seconds': 4.0})
     # What a killed run has logged is on disk.

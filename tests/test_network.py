@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import errors, train_state
+from alexnet_jax import errors, train_step
 from configs import (
   alexnet,
   alexnet_2012,
@@ -23,7 +23,7 @@ from configs import (
   cnn_star_pretrain,
   torchvision_alexnet,
 )
-from experiments import ablation_pooling, ablation_towers, lrn_cifar10
+from experiments import ablations, lrn_cifar10
 from tests import in_memory, tiny
 
 # A start's many samplers take ten times as long to compile as this.
@@ -33,13 +33,13 @@ quick_jit = functools.partial(
 
 
 def num_parameters(config):
-  params = train_state.abstract_train_state(config).params
+  params = train_step.abstract_train_state(config).params
   return sum(p.size for p in jax.tree.leaves(params))
 
 
 def initial_params(config):
   size = config.data.crop_size
-  init = quick_jit(train_state.create_model(config).init)
+  init = quick_jit(train_step.create_model(config).init)
   params = init(jax.random.key(0), jnp.zeros((1, size, size, 3)))['params']
   return jax.device_get(params)
 
@@ -48,11 +48,11 @@ def output_sides(config):
   """Side lengths of every map: each convolution's, and what its pool left."""
   size = config.data.crop_size
   apply = functools.partial(
-    train_state.create_model(config).apply,
+    train_step.create_model(config).apply,
     capture_intermediates=True,
     mutable=['intermediates'],
   )
-  params = train_state.abstract_train_state(config).params
+  params = train_step.abstract_train_state(config).params
   images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
   _, state = jax.eval_shape(apply, {'params': params}, images)
   outputs = state['intermediates']
@@ -105,7 +105,7 @@ def config_of(variant):
 
 
 def test_net_147_pools_without_overlap():
-  variants = ablation_pooling.EXPERIMENT.variants
+  variants = ablations.EXPERIMENTS['ablation_pooling'].variants
   config = config_of(variants['not overlapping'])
   # CHM layers-147.cfg: conv2 is padded by 1, conv5 not at all.
   sides = [55, 28, 26, 13, 13, 13, 13, 13, 11, 6]
@@ -114,9 +114,9 @@ def test_net_147_pools_without_overlap():
 
 
 def test_net_150_has_two_columns_that_meet_at_the_head():
-  variants = ablation_towers.EXPERIMENT.variants
+  variants = ablations.EXPERIMENTS['ablation_towers'].variants
   config = config_of(variants['two towers apart'])
-  params = train_state.abstract_train_state(config).params
+  params = train_step.abstract_train_state(config).params
   assert params['conv3']['kernel'].shape == (2, 3, 3, 160, 192)
   assert params['fc6']['kernel'].shape == (2, 6 * 6 * 128, 4096)
   assert params['fc7']['kernel'].shape == (2, 4096, 2048)
@@ -145,7 +145,7 @@ def test_the_stages_of_cnn_star_have_the_sources_sizes(
 
 def test_the_pretrained_net_has_a_sixth_convolution():
   config = cnn_star.get_config()
-  params = train_state.abstract_train_state(config).params
+  params = train_step.abstract_train_state(config).params
   assert params['conv6']['kernel'].shape == (2, 3, 3, 256, 128)
   assert output_sides(config)[-3:] == [6, 6, 6]  # conv5's pool, conv6
   assert num_parameters(config) == 60965224 + 2 * 128 * (3 * 3 * 256 + 1)
@@ -179,7 +179,7 @@ def crossing():
 
 def test_response_norms_can_cross_towers(crossing):
   apply = functools.partial(
-    train_state.create_model(crossing).apply,
+    train_step.create_model(crossing).apply,
     capture_intermediates=True,
     mutable='intermediates',
   )
@@ -196,7 +196,7 @@ def test_response_norms_can_cross_towers(crossing):
 def test_norms_that_cross_towers_train_the_same_on_devices(crossing):
   runs = []
   for crossing.num_devices in (1, 4):
-    runs.append(in_memory.Run(crossing))
+    runs.append(in_memory.Training(crossing))
     losses = runs[-1].losses(3)
     assert np.isfinite(losses).all()
   one, four = (jax.tree.leaves(run.canonical().params) for run in runs)
@@ -224,7 +224,7 @@ def test_footnote_3_s_norm_has_size_9_and_stands_after_the_first_pool(net):
 def test_an_omitted_layer_hands_its_gather_on():
   config = alexnet.get_config()
   config.model.omit = 'conv3'
-  params = train_state.abstract_train_state(config).params
+  params = train_step.abstract_train_state(config).params
   assert 'conv3' not in params
   assert params['conv4']['kernel'].shape == (2, 3, 3, 256, 192)
   assert params['conv5']['kernel'].shape == (2, 3, 3, 192, 128)
@@ -234,7 +234,7 @@ def test_an_omitted_layer_leaves_its_pool():
   config = alexnet.get_config()
   config.model.omit = 'conv5'
   assert output_sides(config)[-2:] == [13, 6]  # conv4's maps, then pool3
-  params = train_state.abstract_train_state(config).params
+  params = train_step.abstract_train_state(config).params
   assert params['fc6']['kernel'].shape == (2, 6 * 6 * 384, 2048)
 
 
@@ -328,7 +328,7 @@ def test_each_layer_draws_its_own_mask():
   config = narrow(alexnet.get_config('shapes'))
   config.data.crop_size = 84
   apply = functools.partial(
-    train_state.create_model(config).apply, train=True, mutable='intermediates'
+    train_step.create_model(config).apply, train=True, mutable='intermediates'
   )
   _, state = quick_jit(apply)(
     {'params': initial_params(config)},
@@ -351,7 +351,7 @@ def random_params(config):
     scale = math.sqrt(2 / fan_in) if path[1].key == 'kernel' else 0.5
     return scale * rng.standard_normal(leaf.shape)
 
-  params = train_state.abstract_train_state(config).params
+  params = train_step.abstract_train_state(config).params
   return jax.tree_util.tree_map_with_path(draw, params)
 
 
@@ -422,7 +422,7 @@ def test_logits_equal_those_of_a_network_in_pytorch(config, start):
   x = torch.from_numpy(images).permute(0, 3, 1, 2)
   expected = net.rest(getattr(net, start)(x)).numpy()
   float32 = functools.partial(jax.tree.map, np.float32)
-  model = train_state.create_model(config)
+  model = train_step.create_model(config)
   logits = jax.jit(model.apply)({'params': float32(params)}, float32(images))
   assert logits.dtype == np.float32
   difference = np.abs(logits - expected).max()

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from alexnet_jax import optim, train_state
+from alexnet_jax import optim, train_step
 from configs import (
   alexnet,
   alexnet_2012,
@@ -107,9 +107,11 @@ def test_config_gives_each_layer_its_rate_and_decay(dtype):
     'conv2': {'kernel': 3 * weight, 'bias': 3 * bias},
     'fc10': {'kernel': weight, 'bias': bias},
   }
-  rates_fn = optim.create_rates_fn(config, lambda epochs: 4 * epochs, STEPS)
+  rates_fn = optim.create_learning_rate_fn(
+    config, lambda epochs: 4 * epochs, STEPS
+  )
   check_against_loop(
-    train_state.create_optimizer(config, decays),
+    train_step.create_optimizer(config, decays),
     lambda step, params: rates_fn(step, 1.0, params),
     rates,
     decays,
@@ -122,7 +124,7 @@ def rate(config, step, layer, kind='kernel', num_steps=1000, scale=1.0):
   of_epoch = functools.partial(
     optim.epochs_to_steps, num_examples=IMAGENET, batch_size=128
   )
-  rates_fn = optim.create_rates_fn(config, of_epoch, num_steps)
+  rates_fn = optim.create_learning_rate_fn(config, of_epoch, num_steps)
   params = {layer: {'kernel': 0.0, 'bias': 0.0}}
   return float(rates_fn(jnp.int32(step), scale, params)[layer][kind])
 

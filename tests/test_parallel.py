@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import errors, evaluate, parallel, train
-from alexnet_jax import workdir as workdir_lib
+from alexnet_jax.workdir import files
 from tests import tiny
 
 
@@ -52,7 +52,7 @@ def test_checkpoint_of_two_devices_evaluates_the_same_on_others(tmp_path):
   for n in (1, 4):
     # 9 does not divide by the two slices of four devices.
     overrides = {'num_devices': n, 'batch_size': 9}
-    config = workdir_lib.evaluation_config(workdir, overrides)
+    config = files.evaluation_config(workdir, overrides)
     result = evaluate.evaluate_run(config, workdir)
     assert result['examples'] == tiny.COUNTS['validation']
     assert result['step'] == 10

@@ -1,7 +1,6 @@
-"""What preparation writes, and what it refuses."""
+"""Content of prepared sets, and what preparation refuses."""
 
 import dataclasses
-import functools
 import hashlib
 import pathlib
 
@@ -9,16 +8,15 @@ import ml_collections
 import numpy as np
 import pytest
 
-from alexnet_jax import errors
-from alexnet_jax.data import images, prepare, records, sources, statistics
+from alexnet_jax.data import images, prepare, records, shards, sources
 from tests import pictures
 
 SIZE = 64
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory) -> pathlib.Path:
-  """Class folders with pictures of several shapes."""
+def prepared(tmp_path_factory) -> records.PreparedSet:
+  """Class folders with pictures of several shapes, prepared."""
   root = tmp_path_factory.mktemp('folder')
   png, jpeg, smooth = pictures.png, pictures.jpeg, pictures.smooth
   files = {
@@ -29,15 +27,8 @@ def folder(tmp_path_factory) -> pathlib.Path:
     'val/a/right.png': png(smooth(5, SIZE, SIZE)),
     'val/b/one_pixel_more.png': png(smooth(6, SIZE, SIZE + 1)),
   }
-  for path, encoded in files.items():
-    (root / path).parent.mkdir(parents=True, exist_ok=True)
-    (root / path).write_bytes(encoded)
-  return root
-
-
-@pytest.fixture(scope='module')
-def prepared(folder, tmp_path_factory) -> records.PreparedSet:
-  source = sources.open_source(f'folder={folder}')
+  pictures.write(root, files)
+  source = sources.open_source(f'folder={root}')
   return prepare.prepare(source, str(tmp_path_factory.mktemp('data')), SIZE)
 
 
@@ -54,18 +45,20 @@ def test_pictures_of_all_shapes(prepared):
   # The third of the sorted paths: train/b/grey.jpeg.
   grey = pictures.stored(prepared, 'train')[2].astype(int)
   assert np.abs(grey - grey[..., :1]).max() <= 1
-
-
-def _moments(pixels: np.ndarray) -> dict[str, np.ndarray]:
-  """Of [N, S, S, 3], in float64."""
-  flat = pixels.reshape(-1, 3).astype(np.float64)
-  mean_image = pixels.astype(np.float64).mean(axis=0)
-  covariance = np.cov(flat.T, bias=True)
-  return {'mean_image': mean_image, 'rgb_covariance': covariance}
+  # JPEG keeps pictures of the target size.
+  right, one_more = pictures.stored(prepared, 'validation').astype(int)
+  assert np.abs(right - pictures.smooth(5, SIZE, SIZE)).mean() < 1.5
+  centre = pictures.smooth(6, SIZE, SIZE + 1)[:, :SIZE]
+  assert np.abs(one_more - centre).mean() < 1.5
 
 
 def _assert_moments(found: dict, pixels: np.ndarray) -> None:
-  expected = _moments(pixels)
+  """Compares statistics with those of [N, S, S, 3], in float64."""
+  flat = pixels.reshape(-1, 3).astype(np.float64)
+  expected = {
+    'mean_image': pixels.astype(np.float64).mean(axis=0),
+    'rgb_covariance': np.cov(flat.T, bias=True),
+  }
   assert found.keys() == expected.keys()
   for name, value in expected.items():
     assert found[name].dtype == np.float64
@@ -77,27 +70,19 @@ def test_statistics_are_those_of_the_stored_training_pixels(prepared):
   _assert_moments(prepared.statistics(), pixels)
 
 
-@pytest.mark.parametrize('low', [0, 254])
-def test_sums_are_exact_in_any_order(low):
+def test_sums_are_exact_in_any_order():
   # 256 pixels a side of 254 and 255: sums of products beyond 32 bits.
   shape = (6, 256, 256, 3)
-  pixels = np.random.default_rng(0).integers(low, 256, shape, np.uint8)
+  pixels = np.random.default_rng(0).integers(254, 256, shape, np.uint8)
   results = []
   for order in (range(6), (3, 0, 5, 4, 1, 2)):
-    sums = statistics.PixelSums(256)
+    sums = shards.PixelSums(256)
     for image in pixels[list(order)]:
       sums.add(image, images.color_products(image).numpy())
     results.append(sums.statistics())
   one, other = results
   _assert_moments(one, pixels)
   assert all(one[name].tobytes() == other[name].tobytes() for name in one)
-
-
-def test_jpeg_keeps_pictures_of_the_target_size(prepared):
-  right, one_more = pictures.stored(prepared, 'validation').astype(int)
-  assert np.abs(right - pictures.smooth(5, SIZE, SIZE)).mean() < 1.5
-  centre = pictures.smooth(6, SIZE, SIZE + 1)[:, :SIZE]
-  assert np.abs(one_more - centre).mean() < 1.5
 
 
 def test_images_under_64_pixels_are_stored_exactly(tmp_path):
@@ -123,13 +108,12 @@ def test_shards_hold_what_one_file_would(tmp_path, encoding):
   counts = {'train': [2, 2, 1], 'validation': [2, 1]}
   assert cut.info['skipped'] == {'train': [], 'validation': []}
   for split, expected in (('train', images), ('validation', images[1:4])):
-    shards = cut.info['shards'][split]
-    assert [shard['images'] for shard in shards] == counts[split]
-    for number, shard in enumerate(shards):
-      pattern = f'{split}-{number:05d}-of-{len(shards):05d}.*'
+    infos = cut.info['shards'][split]
+    assert [info['images'] for info in infos] == counts[split]
+    for number, info in enumerate(infos):
+      pattern = f'{split}-{number:05d}-of-{len(infos):05d}.*'
       (path,) = cut.directory.glob(pattern)
-      digest = hashlib.sha256(path.read_bytes()).hexdigest()
-      assert shard['sha256'] == digest
+      assert info['sha256'] == hashlib.sha256(path.read_bytes()).hexdigest()
     pixels = pictures.stored(cut, split)
     np.testing.assert_array_equal(pixels, pictures.stored(whole, split))
     # Smooth pictures survive JPEG, but for colour at half the resolution.
@@ -142,82 +126,65 @@ def test_shards_hold_what_one_file_would(tmp_path, encoding):
 
 
 GOOD = pictures.jpeg(pictures.smooth(0, 70, 80))
-BAD = {'truncated': GOOD[: len(GOOD) // 2], 'empty': b'', 'text': b'<html>'}
-
-
-def _refusal(function, *args, **kwargs) -> str:
-  """The message of a UserError, which is one line."""
-  with pytest.raises(errors.UserError) as failure:
-    function(*args, **kwargs)
-  assert '\n' not in str(failure.value)
-  return str(failure.value)
+TRUNCATED, TEXT = GOOD[: len(GOOD) // 2], b'<html>'
 
 
 def _names(directory: pathlib.Path) -> set[str]:
   return {path.name for path in directory.iterdir()}
 
 
-@pytest.mark.parametrize('bad', BAD)
-def test_a_file_that_is_no_picture_is_named(tmp_path, bad):
-  source = pictures.source([GOOD, BAD[bad], GOOD])
-  message = _refusal(prepare.prepare, source, str(tmp_path), SIZE)
+def test_a_file_that_is_no_picture_is_named(tmp_path):
+  source = pictures.source([GOOD, TEXT, GOOD])
+  message = pictures.refusal(prepare.prepare, source, str(tmp_path), SIZE)
   assert message.startswith('train/picture 1 ')
   # No shard was finished, so that nothing is worth keeping.
   assert _names(tmp_path) == {'pictures.lock'}
 
 
-@pytest.mark.parametrize('split', ['train', 'validation'])
-def test_shards_that_were_finished_outlive_a_bad_file(tmp_path, split):
+@pytest.mark.parametrize(
+  'split, resumed',
+  [
+    ('train', [('train', 2), ('validation', 0)]),
+    ('validation', [('validation', 2)]),
+  ],
+)
+def test_shards_that_were_finished_outlive_a_bad_file(tmp_path, split, resumed):
   splits = {'train': [GOOD] * 5, 'validation': [GOOD] * 5}
-  splits[split][3] = BAD['truncated']
-  source = pictures.source(splits['train'], splits['validation'])
-  message = _refusal(prepare.prepare, source, str(tmp_path), SIZE, shard_size=2)
+  splits[split][3] = TRUNCATED
+  source = pictures.source(*splits.values())
+  message = pictures.refusal(
+    prepare.prepare, source, str(tmp_path), SIZE, shard_size=2
+  )
   assert message.startswith(f'{split}/picture 3 ')
   assert _names(tmp_path) == {'pictures.lock', 'pictures.partial'}
   assert records.open_prepared(str(tmp_path), 'pictures') is None
   splits[split][3] = GOOD
-  source, starts = pictures.watched(
-    pictures.source(splits['train'], splits['validation'])
-  )
+  source, starts = pictures.watched(pictures.source(*splits.values()))
   prepare.prepare(source, str(tmp_path), SIZE, shard_size=2)
-  resumed = {'train': [('train', 2), ('validation', 0)]}
-  assert starts == resumed.get(split, [('validation', 2)])
-
-
-def test_bad_files_can_be_left_out(tmp_path):
-  # Picture i is of grey level i.
-  encoded = [
-    pictures.png(np.full((8, 8, 3), level, np.uint8)) for level in range(6)
-  ]
-  encoded[1], encoded[4] = BAD['truncated'], BAD['text']
-  source = pictures.source(encoded)
-  prepared = prepare.prepare(
-    source, str(tmp_path), 8, skip_errors=True, shard_size=2
-  )
-  assert prepared.info['splits'] == {'train': 4, 'validation': 1}
-  counts = [shard['images'] for shard in prepared.info['shards']['train']]
-  assert counts == [1, 2, 1]
-  assert prepared.info['skipped'] == {
-    'train': ['train/picture 1', 'train/picture 4'],
-    'validation': [],
-  }
-  levels = pictures.stored(prepared, 'train')[:, 0, 0, 0]
-  assert levels.tolist() == [0, 2, 3, 5]
-  assert prepared.open_split('train').labels.tolist() == [0, 0, 1, 1]
-  assert (prepared.statistics()['mean_image'] == 2.5).all()
+  assert starts == resumed
 
 
 @pytest.mark.parametrize('encoding', ['jpeg', 'raw'])
-def test_a_shard_may_be_empty_but_no_split(tmp_path, encoding):
-  bad = [BAD['text'], BAD['empty']]
-  source = pictures.source([GOOD, GOOD, *bad, GOOD])
+def test_bad_files_can_be_left_out(tmp_path, encoding):
+  # Picture i is of grey level 10 i; one shard is left with no picture.
+  levels = np.arange(7, dtype=np.uint8)[:, None, None, None] * 10
+  encoded = list(map(pictures.png, np.broadcast_to(levels, (7, 8, 8, 3))))
+  encoded[1], encoded[4], encoded[5] = TRUNCATED, b'', TEXT
   how = {'encoding': encoding, 'skip_errors': True, 'shard_size': 2}
-  prepared = prepare.prepare(source, str(tmp_path), SIZE, **how)
-  assert [s['images'] for s in prepared.info['shards']['train']] == [2, 0, 1]
-  assert len(pictures.stored(prepared, 'train')) == 3
-  nothing = pictures.source([GOOD], bad, name='nothing')
-  refused = functools.partial(prepare.prepare, **how)
-  message = _refusal(refused, nothing, str(tmp_path), SIZE)
+  prepared = prepare.prepare(pictures.source(encoded), str(tmp_path), 8, **how)
+  assert prepared.info['splits'] == {'train': 4, 'validation': 1}
+  counts = [info['images'] for info in prepared.info['shards']['train']]
+  assert counts == [1, 2, 0, 1]
+  skipped = [f'train/picture {i}' for i in (1, 4, 5)]
+  assert prepared.info['skipped'] == {'train': skipped, 'validation': []}
+  found = pictures.stored(prepared, 'train')[:, 0, 0, 0]
+  assert found.tolist() == [0, 20, 30, 60]
+  assert prepared.open_split('train').labels.tolist() == [0, 0, 1, 0]
+  assert (prepared.statistics()['mean_image'] == 27.5).all()
+  nothing = pictures.source([GOOD], [b'', b''], name='nothing')
+  message = pictures.refusal(
+    prepare.prepare, nothing, str(tmp_path), SIZE, **how
+  )
   assert 'no picture of validation' in message
 
 
@@ -225,18 +192,17 @@ def test_a_source_that_ends_early_is_named(tmp_path):
   source = pictures.source([GOOD] * 3)
   counts = {'train': 4, 'validation': 1}
   source = dataclasses.replace(source, num_examples=counts)
-  message = _refusal(prepare.prepare, source, str(tmp_path), SIZE)
+  message = pictures.refusal(prepare.prepare, source, str(tmp_path), SIZE)
   assert "'pictures'" in message and '3' in message and '4' in message
 
 
 def test_a_file_that_went_away_is_named(tmp_path):
-  for path in ('train/a/0.png', 'train/a/1.png', 'val/a/2.png'):
-    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / path).write_bytes(GOOD)
+  paths = ('train/a/0.png', 'train/a/1.png', 'val/a/2.png')
+  pictures.write(tmp_path, dict.fromkeys(paths, GOOD))
   source = sources.open_source(f'folder={tmp_path}')
   (tmp_path / 'train/a/1.png').unlink()
   data_dir, name = str(tmp_path / 'data'), str(tmp_path / 'train/a/1.png')
-  message = _refusal(prepare.prepare, source, data_dir, SIZE)
+  message = pictures.refusal(prepare.prepare, source, data_dir, SIZE)
   assert message.startswith(f'{name} ')
   prepared = prepare.prepare(source, data_dir, SIZE, skip_errors=True)
   assert prepared.info['skipped']['train'] == [name]
@@ -248,33 +214,30 @@ def _data(tmp_path, **fields) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(data | places | fields)
 
 
-def test_another_image_size_is_refused(tmp_path):
-  source = pictures.source([pictures.png(pictures.smooth(0, 32, 32))])
-  prepare.prepare(source, str(tmp_path), 32)
-  assert prepare.open_or_prepare(_data(tmp_path)).image_size == 32
-  for size in (16, 48):
-    data = _data(tmp_path, image_size=size)
-    message = _refusal(prepare.open_or_prepare, data)
-    assert f'data.image_size={size}' in message and '32' in message
-
-
 def test_missing_sets_are_prepared_only_where_small(tmp_path, monkeypatch):
   small = pictures.source([pictures.png(pictures.smooth(0, 32, 32))])
   counts = {'train': 100_001, 'validation': 1}
   large = dataclasses.replace(small, num_examples=counts)
   monkeypatch.setattr(sources, 'open_source', lambda *unused: large)
-  message = _refusal(prepare.open_or_prepare, _data(tmp_path))
+  message = pictures.refusal(prepare.open_or_prepare, _data(tmp_path))
   command = 'python -m alexnet_jax.data.prepare --source=pictures'
   assert command in message and f'--data_dir={tmp_path}' in message
   assert not list(tmp_path.iterdir())
   monkeypatch.setattr(sources, 'open_source', lambda *unused: small)
+  assert prepare.open_or_prepare(_data(tmp_path)).image_size == 32
+  # It is there now, in one size.
+  monkeypatch.setattr(sources, 'open_source', None)
   assert prepare.open_or_prepare(_data(tmp_path)).num_examples('train') == 1
+  for size in (16, 48):
+    data = _data(tmp_path, image_size=size)
+    message = pictures.refusal(prepare.open_or_prepare, data)
+    assert f'data.image_size={size}' in message and '32' in message
 
 
 @pytest.mark.parametrize('manual_dir', ['', '/my/tars'])
 def test_imagenet_is_never_prepared_unasked(tmp_path, manual_dir):
   data = _data(tmp_path, name='imagenet2012', manual_dir=manual_dir)
-  message = _refusal(prepare.open_or_prepare, data)
+  message = pictures.refusal(prepare.open_or_prepare, data)
   for tar in ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar'):
     assert tar in message
   command = (

@@ -1,4 +1,4 @@
-"""experiments.report: one page that stands alone and trusts no data."""
+"""alexnet_jax.tools.report: one page that stands alone and trusts no data."""
 
 import html.parser
 import pathlib
@@ -10,8 +10,7 @@ import pytest
 import tensorflow as tf
 
 from alexnet_jax import train
-from alexnet_jax.figures import confusion
-from alexnet_jax.report import parts
+from alexnet_jax.tools import report
 from configs import cifar10
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -55,12 +54,12 @@ class _Page(html.parser.HTMLParser):
 
 
 def test_the_page_has_every_part_and_asks_for_nothing(run):
-  command = [sys.executable, '-m', 'experiments.report', '--batch_size=8']
+  command = [sys.executable, '-m', 'alexnet_jax.tools.report', '--batch_size=8']
   command += [f'--workdir={run}/run', f'--output={run}/report.html']
   subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
   page = _Page((run / 'report.html').read_text())
   sections = [a['id'] for tag, a in page.tags if tag == 'section']
-  assert sections == [*parts.PARTS, 'setup']
+  assert sections == [*report.PARTS, 'setup']
   assert 'Not drawn' not in page.text
   pictures = [a for tag, a in page.tags if tag == 'img']
   assert len(pictures) >= 6
@@ -75,7 +74,7 @@ def test_the_page_has_every_part_and_asks_for_nothing(run):
 
 def test_mistakes_are_ranked():
   counts = np.array([[5, 3, 0], [1, 9, 0], [3, 0, 1]])
-  assert confusion.mistakes(counts, 3) == [
+  assert report.rank_mistakes(counts, 3) == [
     (0, 1, 3, 3 / 8),
     (2, 0, 3, 3 / 4),
     (1, 0, 1, 1 / 10),

@@ -15,7 +15,7 @@ from concurrent import futures
 import pytest
 
 from alexnet_jax import errors
-from alexnet_jax.data import prepare, records, sources, statistics
+from alexnet_jax.data import prepare, records, shards, sources
 from tests import pictures
 
 SIZE = 16
@@ -53,9 +53,9 @@ def undisturbed(tmp_path_factory) -> dict[str, str]:
 
 def _stopping_at(number: int, stop):
   """PixelSums.add that calls `stop` before it adds image `number`."""
-  add, numbers = statistics.PixelSums.add, itertools.count(1)
+  add, numbers = shards.PixelSums.add, itertools.count(1)
 
-  def wrapped(sums: statistics.PixelSums, *image) -> None:
+  def wrapped(sums: shards.PixelSums, *image) -> None:
     if next(numbers) == number:
       stop()
     add(sums, *image)
@@ -72,7 +72,7 @@ def _prepare_interrupted(
 ) -> None:
   with pytest.MonkeyPatch.context() as patch:
     wrapped = _stopping_at(number, _interrupt)
-    patch.setattr(statistics.PixelSums, 'add', wrapped)
+    patch.setattr(shards.PixelSums, 'add', wrapped)
     with pytest.raises(KeyboardInterrupt):
       source = dataclasses.replace(_source(), fingerprint=fingerprint)
       _prepare(data_dir, source, **fields)
@@ -124,7 +124,7 @@ def _prepare_killed(data_dir: str) -> None:
   def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
-  statistics.PixelSums.add = _stopping_at(3, kill)
+  shards.PixelSums.add = _stopping_at(3, kill)
   _prepare(data_dir, _source())
 
 

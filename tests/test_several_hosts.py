@@ -1,6 +1,5 @@
-"""Several processes share a batch, evaluate every example once, train alike."""
+"""Several processes train and evaluate one run together, like one process."""
 
-import json
 import os
 import pathlib
 import subprocess
@@ -10,52 +9,30 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import evaluate, parallel, train, train_state
-from alexnet_jax.data import preprocessing
-from experiments.faults import trial
-from experiments.faults.hosts import free_port
+from alexnet_jax import train
 from tests import tiny
+from tests.faults import hosts, trial
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def _run_both(data_dir: pathlib.Path) -> list[dict]:
-  """What each of the two processes prints last."""
-  port = str(free_port())
-  command = [sys.executable, '-m', 'tests.one_of_two']
-  both = [
-    subprocess.Popen(
-      [*command, str(process), port, str(data_dir)],
-      cwd=ROOT,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-    for process in range(2)
-  ]
-  outputs = [process.communicate(timeout=300)[0] for process in both]
-  assert [process.returncode for process in both] == [0, 0]
-  return [json.loads(output.splitlines()[-1]) for output in outputs]
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  path = tmp_path_factory.mktemp('data')
+  tiny.prepare_tiny(path)
+  return str(path)
 
 
-def test_two_processes_are_as_good_as_one(tmp_path):
-  prepared = tiny.prepare_tiny(tmp_path)
-  config = tiny.get_config(str(tmp_path))
-  plan = parallel.make_plan(config.model.towers, 1)
-  process = preprocessing.from_statistics(prepared, config.data)
-  params = train_state.create_train_state(config).params
-  evaluator = evaluate.create_evaluator(config, plan, process)
-  expected, _ = evaluator(params, prepared, 'validation')
-  first, second = _run_both(tmp_path)
-  # Batch 3 of 16: each has its half of it.
-  np.testing.assert_array_equal(first['index'] + second['index'], range(48, 64))
-  for found in (first['values'], second['values']):
-    assert found['examples'] == tiny.COUNTS['validation']
-    assert found['top1_error'] == expected['top1_error']
-    assert found['loss'] == pytest.approx(expected['loss'], rel=1e-6)
+@pytest.fixture(scope='module')
+def expected(data_dir, tmp_path_factory):
+  """The parameters and the rows of one process."""
+  workdir = tmp_path_factory.mktemp('one')
+  state = train.train_and_evaluate(tiny.get_config(data_dir), workdir)
+  return state.params, trial.rows(workdir)
 
 
-def _start(workdir, data_dir, count: int, steps: int) -> list:
-  """Processes of main.py, a device each."""
+def _train_both(workdir, data_dir, devices: int, steps: int) -> list[str]:
+  """Returns what two processes with so many devices each have printed."""
   command = [
     sys.executable,
     'main.py',
@@ -63,45 +40,45 @@ def _start(workdir, data_dir, count: int, steps: int) -> list:
     f'--workdir={workdir}',
     '--config.num_devices=0',
     f'--config.train_steps={steps}',
-    f'--coordinator=localhost:{free_port()}',
-    f'--num_processes={count}',
+    f'--coordinator=localhost:{hosts.free_port()}',
+    '--num_processes=2',
   ]
-  return [
+  both = [
     subprocess.Popen(
       [*command, f'--process_id={number}'],
       cwd=ROOT,
-      env=os.environ | {'JAX_NUM_CPU_DEVICES': '1'},
+      env=os.environ | {'JAX_NUM_CPU_DEVICES': str(devices)},
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,
     )
-    for number in range(count)
+    for number in range(2)
   ]
-
-
-def _finish(processes: list) -> list[str]:
-  outputs = [process.communicate(timeout=300)[0] for process in processes]
-  codes = [process.returncode for process in processes]
-  assert codes == [0] * len(codes), '\n'.join(outputs)
+  outputs = [process.communicate(timeout=300)[0] for process in both]
+  assert [process.returncode for process in both] == [0, 0], outputs
   return outputs
 
 
-def test_two_processes_train_like_one_and_one_goes_on(tmp_path):
-  tiny.prepare_tiny(tmp_path / 'data')
-  config = tiny.get_config(str(tmp_path / 'data'))
-  expected = train.train_and_evaluate(config, tmp_path / 'one')
-  # A tower each: no process has the whole state.
-  workdir = tmp_path / 'two'
-  first, second = _finish(_start(workdir, tmp_path / 'data', 2, steps=5))
-  assert 'parameters in 2 tower(s) on 2 device(s)' in first
+# With a device each, each process has one tower and not the whole state; one
+# process then goes on. With two devices each, each has half of every batch.
+@pytest.mark.parametrize('devices, steps', [(1, 5), (2, 10)])
+def test_two_processes_are_like_one_and_one_goes_on(
+  data_dir, expected, tmp_path, devices, steps
+):
+  first, second = _train_both(tmp_path, data_dir, devices, steps)
+  told = f'parameters in 2 tower(s) on {2 * devices} device(s)'
+  assert told in first
   assert 'parameters' not in second
-  assert trial.newest(workdir).step == 5
-  state = train.train_and_evaluate(config, workdir)
-  rows = trial.rows(workdir)
-  for row, other in zip(rows, trial.rows(tmp_path / 'one'), strict=True):
-    assert row['loss'] == pytest.approx(other['loss'], rel=1e-5)
-    assert row | {'loss': 0} == other | {'loss': 0}
+  assert trial.newest(tmp_path).step == steps
+  config = tiny.get_config(data_dir)
+  state = train.train_and_evaluate(config, tmp_path)
+  params, rows = expected
+  for row, other in zip(trial.rows(tmp_path), rows, strict=True):
+    for name in {'loss', 'gradient_norm'} & row.keys():
+      assert row.pop(name) == pytest.approx(other[name], rel=1e-5)
+    # Every example is counted once.
+    assert row.items() <= other.items()
   for a, b in zip(
-    jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True
+    jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True
   ):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

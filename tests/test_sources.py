@@ -1,18 +1,21 @@
-"""Where pictures come from: folders, TFDS, the drawn shapes."""
+"""Sources of pictures, and the fingerprints of their files."""
 
 import hashlib
 import os
 import pathlib
 import re
+import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 
+import ml_collections
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from alexnet_jax import errors
 from alexnet_jax.data import ilsvrc, images, prepare, records, shapes, sources
 from tests import pictures
 
@@ -24,15 +27,17 @@ def _place_for_litter(monkeypatch, tmp_path_factory):
   monkeypatch.setattr(tempfile, 'tempdir', str(place))
 
 
+def _opening_fails(name: str, **places: str) -> str:
+  return pictures.refusal(sources.open_source, name, **places)
+
+
 def _png(value: int) -> bytes:
-  return tf.io.encode_png(np.full((4, 4, 3), value, np.uint8)).numpy()
+  return pictures.png(np.full((4, 4, 3), value, np.uint8))
 
 
 def _write(root: pathlib.Path, *paths: str) -> None:
   """Writes pictures that differ: the n-th is of grey level n."""
-  for value, path in enumerate(paths):
-    (root / path).parent.mkdir(parents=True, exist_ok=True)
-    (root / path).write_bytes(_png(value))
+  pictures.write(root, {path: _png(n) for n, path in enumerate(paths)})
 
 
 def _read(source: sources.Source, split: str, start: int = 0) -> list[dict]:
@@ -77,14 +82,6 @@ def test_folder_without_splits_validates_a_tenth_by_hash(tmp_path):
   assert sorted(train + validation) == sorted(paths)
 
 
-def _opening_fails(name: str, **places: str) -> str:
-  """Returns the message, which is one line."""
-  with pytest.raises(errors.UserError) as failure:
-    sources.open_source(name, **places)
-  assert '\n' not in str(failure.value)
-  return str(failure.value)
-
-
 def test_folders_that_cannot_work_are_named(tmp_path):
   missing, empty, stranger = (tmp_path / d for d in ('none', 'empty', 'odd'))
   (empty / 'train').mkdir(parents=True)
@@ -93,12 +90,9 @@ def test_folders_that_cannot_work_are_named(tmp_path):
   for folder in (missing, empty, stranger):
     assert str(folder) in _opening_fails(f'folder={folder}')
   assert 'yeti' in _opening_fails(f'folder={stranger}')
-
-
-def test_a_class_without_pictures_is_named(tmp_path):
-  _write(tmp_path, 'train/ape/a.png', 'train/bee/a.webp', 'val/ape/b.png')
-  message = _opening_fails(f'folder={tmp_path}')
-  assert f'{tmp_path}/train/bee would be a class' in message
+  _write(stranger, 'train/bee/a.webp')
+  message = _opening_fails(f'folder={stranger}')
+  assert f'{stranger}/train/bee would be a class' in message
 
 
 @pytest.fixture
@@ -147,10 +141,9 @@ def kaggle(tmp_path) -> pathlib.Path:
   root = tmp_path / 'kaggle'
   paths = [f'train/{w}/{w}_{i}.JPEG' for w in WNIDS[::-1] for i in (7, 30)]
   paths += [f'val/ILSVRC2012_val_{n:08d}.JPEG' for n in KAGGLE_LABELS]
-  for seed, path in enumerate(paths):
-    path = root / 'ILSVRC/Data/CLS-LOC' / path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pictures.jpeg(pictures.smooth(seed, 32, 32)))
+  contents = (pictures.smooth(i, 32, 32) for i in range(len(paths)))
+  files = dict(zip(paths, map(pictures.jpeg, contents), strict=True))
+  pictures.write(root / 'ILSVRC/Data/CLS-LOC', files)
   rows = ['ImageId,PredictionString']
   for number in sorted(KAGGLE_LABELS, reverse=True):
     box = f'{WNIDS[KAGGLE_LABELS[number]]} 85 1 499 272 '
@@ -159,12 +152,11 @@ def kaggle(tmp_path) -> pathlib.Path:
   return root
 
 
-def test_imagenet_as_kaggle_ships_it(no_network, monkeypatch, tmp_path, kaggle):
+def test_imagenet_as_kaggle_ships_it(no_network, tmp_path, kaggle):
   options = ['--source=imagenet2012', '--image_size=32', '--encoding=raw']
   options += [f'--manual_dir={kaggle}', f'--data_dir={tmp_path}']
-  monkeypatch.setattr('sys.argv', ['prepare', *options])
-  prepare.main()
-  prepare.main()  # finds it prepared, from the same files
+  pictures.run_prepare(*options)
+  pictures.run_prepare(*options)  # finds it prepared, from the same files
   prepared = records.open_prepared(str(tmp_path), 'imagenet2012')
   assert prepared.class_names == list(WNIDS)
   labels = {'train': [0, 0, 1, 1, 2, 2], 'validation': [2, 0, 1, 0]}
@@ -174,36 +166,28 @@ def test_imagenet_as_kaggle_ships_it(no_network, monkeypatch, tmp_path, kaggle):
     paths = sorted(kaggle.glob(f'ILSVRC/Data/CLS-LOC/{pattern}.JPEG'))
     pixels = [images.decode(path.read_bytes()) for path in paths]
     np.testing.assert_array_equal(pictures.stored(prepared, split), pixels)
+  csv = kaggle / KAGGLE_CSV
+  csv.write_text(csv.read_text().replace(WNIDS[1], WNIDS[2]))
+  message = pictures.refusal(pictures.run_prepare, *options)
+  assert str(prepared.directory) in message and str(kaggle) in message
 
 
-@pytest.mark.parametrize(
-  'pattern, replacement, named',
-  [
+def test_mistakes_in_what_kaggle_ships_are_named(kaggle):
+  csv = kaggle / KAGGLE_CSV
+  good = csv.read_text()
+  for pattern, replacement, named in (
     ('.*_00000003,.*\n', '', 'no class for ILSVRC2012_val_00000003.JPEG'),
     ('n02007558', 'n00000001', 'n00000001 for ILSVRC2012_val_00000003.JPEG'),
     ('(?s).*', 'no csv', 'no class for ILSVRC2012_val_00000001.JPEG'),
-  ],
-)
-def test_mistakes_in_the_csv_of_kaggle(kaggle, pattern, replacement, named):
-  csv = kaggle / KAGGLE_CSV
-  csv.write_text(re.sub(pattern, replacement, csv.read_text()))
-  message = _opening_fails('imagenet2012', manual_dir=str(kaggle))
-  assert f'{csv} has {named}' in message
-
-
-def test_another_class_is_another_imagenet(kaggle):
-  csv = kaggle / KAGGLE_CSV
-  known = sources.fingerprint('imagenet2012', str(kaggle))
-  csv.write_text(csv.read_text().replace(WNIDS[1], WNIDS[2]))
-  assert sources.fingerprint('imagenet2012', str(kaggle)) != known
-
-
-@pytest.mark.parametrize('gone', [KAGGLE_CSV, 'train', 'val'])
-def test_a_part_of_kaggle_that_is_missing_is_named(kaggle, gone):
-  (path,) = kaggle.rglob(gone)
-  path.rename(kaggle / 'elsewhere')
-  message = _opening_fails('imagenet2012', manual_dir=str(kaggle))
-  assert message.startswith(str(path)) and 'not found' in message
+  ):
+    csv.write_text(re.sub(pattern, replacement, good))
+    message = _opening_fails('imagenet2012', manual_dir=str(kaggle))
+    assert f'{csv} has {named}' in message
+  for path in (csv, *kaggle.glob('ILSVRC/Data/CLS-LOC/*')):
+    path.rename(kaggle / 'elsewhere')
+    message = _opening_fails('imagenet2012', manual_dir=str(kaggle))
+    assert message.startswith(str(path)) and 'not found' in message
+    (kaggle / 'elsewhere').rename(path)
 
 
 def test_tars_beside_the_folders_of_kaggle_win(kaggle, monkeypatch):
@@ -218,6 +202,15 @@ def test_tars_beside_the_folders_of_kaggle_win(kaggle, monkeypatch):
   assert sources.fingerprint('imagenet2012', str(kaggle)) == of_tars
 
 
+def test_imagenet_class_names_are_those_of_tfds_and_readable(tmp_path):
+  label = tfds.builder('imagenet2012', data_dir=tmp_path).info.features['label']
+  assert list(ilsvrc.class_names()) == label.names
+  ids = ['n02123045', 'n03126707', 'n02012849', 'red']
+  expected = ['tabby', 'crane', 'crane bird', 'red']  # WordNet 3.0's
+  assert ilsvrc.readable_names(ids) == expected
+  assert len(set(ilsvrc.class_names().values())) == 1000
+
+
 def test_directory_names(tmp_path):
   name = sources.directory_name('imagenette/320px-v2')
   assert name == 'imagenette-320px-v2'
@@ -228,17 +221,26 @@ def test_directory_names(tmp_path):
   assert one == sources.directory_name(f'folder={tmp_path}/a/./pets/')
 
 
+def test_tensorflow_is_imported_when_it_is_needed():
+  program = 'import sys, main; from alexnet_jax.data import prepare, sources; '
+  program += "sources.describe('shapes'); sys.exit('tensorflow' in sys.modules)"
+  root = pathlib.Path(__file__).parents[1]
+  subprocess.run([sys.executable, '-c', program], cwd=root, check=True)
+
+
 def test_shapes_are_the_same_at_every_draw():
-  first = [shapes.draw('train', i) for i in range(20)]
-  again = [shapes.draw('train', i) for i in reversed(range(20))][::-1]
-  other = [shapes.draw('validation', i) for i in range(20)]
-  for (image, label), (same, same_label), (held_out, _) in zip(
-    first, again, other, strict=True
-  ):
-    np.testing.assert_array_equal(image, same)
-    assert label == same_label
-    assert np.abs(image.astype(int) - held_out).mean() > 8
-  assert len({image.tobytes() for image, _ in first}) == 20
+  train, again, validation = (
+    np.stack([shapes.draw(split, i)[0] for i in order])
+    for split, order in (
+      ('train', range(20)),
+      ('train', reversed(range(20))),
+      ('validation', range(20)),
+    )
+  )
+  np.testing.assert_array_equal(train, again[::-1])
+  difference = np.abs(train.astype(int) - validation)
+  assert difference.mean(axis=(1, 2, 3)).min() > 8
+  assert len({image.tobytes() for image in train}) == 20
 
 
 def test_shapes_source_has_ten_balanced_classes():
@@ -332,3 +334,83 @@ def test_tfds_keeps_to_the_tars_that_it_built_from(
   message = _opening_fails(name, **places)
   assert f'--manual_dir={tars}' in message and places['tfds_dir'] in message
   sources.open_source(name, places['tfds_dir'])
+
+
+@pytest.fixture
+def tars(tmp_path) -> pathlib.Path:
+  """Two files with the names of the ILSVRC tars."""
+  names = ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar')
+  texts = {name: f'the beginning and the end of {name}' for name in names}
+  files = {name: text.encode() for name, text in texts.items()}
+  pictures.write(tmp_path / 'tars', files)
+  return tmp_path / 'tars'
+
+
+def test_tars_differ_by_their_ends_and_sizes(tars, monkeypatch):
+  monkeypatch.setattr(ilsvrc, '_BLOCK', 4)
+  known = ilsvrc.fingerprint(str(tars))
+  found = {known, ilsvrc.fingerprint(str(tars))}
+  for tar in tars.iterdir():
+    content = tar.read_bytes()
+    longer = content.replace(b' and', b' and and')
+    for other in (b'T' + content[1:], content[:-1] + b'R', longer):
+      tar.write_bytes(other)
+      found.add(ilsvrc.fingerprint(str(tars)))
+    tar.write_bytes(content)
+  assert len(found) == 1 + 2 * 3
+  tar.unlink()
+  assert ilsvrc.fingerprint(str(tars)) == ilsvrc.fingerprint('') == ''
+
+
+def test_tars_are_compared_with_the_published_sums(tars, monkeypatch):
+  train, validation = sorted(tars.iterdir())
+  sums = {
+    tar.name: hashlib.md5(tar.read_bytes()).hexdigest()
+    for tar in (train, validation)
+  }
+  # These are not the published ones.
+  assert str(train) in pictures.refusal(ilsvrc.verify, str(tars))
+  monkeypatch.setattr(ilsvrc, '_TARS', sums)
+  ilsvrc.verify(str(tars))
+  validation.write_bytes(b'other')
+  message = pictures.refusal(ilsvrc.verify, str(tars))
+  assert str(validation) in message and sums[validation.name] in message
+  validation.unlink()
+  assert validation.name in pictures.refusal(ilsvrc.verify, str(tars))
+
+
+def test_imagenet_from_other_tars_is_refused(tmp_path, tars):
+  known = ilsvrc.fingerprint(str(tars))
+  source = pictures.source([_png(0)], name='imagenet2012', fingerprint=known)
+  prepared = prepare.prepare(source, str(tmp_path), 4)
+  options = ['--source=imagenet2012', f'--data_dir={tmp_path}']
+  pictures.run_prepare(*options, f'--manual_dir={tars}')
+  (tars / 'ILSVRC2012_img_val.tar').write_bytes(b'other')
+  directory = str(prepared.directory)
+  for refused, *arguments in (
+    (prepare.check_origin, prepared, str(tars)),
+    (pictures.run_prepare, *options, f'--manual_dir={tars}'),
+  ):
+    assert directory in pictures.refusal(refused, *arguments)
+  # Without the tars, there is nothing to compare.
+  prepare.check_origin(prepared, '')
+
+
+@pytest.mark.parametrize(
+  'path, content',
+  [('train/a/new.png', _png(0)), ('val/a/2.png', _png(2) + b'.')],
+)
+def test_a_folder_that_has_changed_is_refused(tmp_path, path, content):
+  folder = tmp_path / 'folder'
+  _write(folder, 'train/a/0.png', 'train/a/1.png', 'val/a/2.png')
+  fields = {'name': f'folder={folder}', 'dir': str(tmp_path), 'image_size': 4}
+  data = ml_collections.ConfigDict(fields | {'tfds_dir': '', 'manual_dir': ''})
+  prepared = prepare.open_or_prepare(data)
+  prepare.check_origin(prepared, '')
+  pictures.write(folder, {path: content})
+  message = pictures.refusal(prepare.check_origin, prepared, '')
+  assert str(prepared.directory) in message and str(folder) in message
+  # A folder that has gone is not missed.
+  shutil.rmtree(folder)
+  assert prepared.info['fingerprint'] and sources.fingerprint(data.name) == ''
+  assert prepare.open_or_prepare(data).info == prepared.info

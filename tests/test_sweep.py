@@ -1,9 +1,9 @@
-"""Sweeps: skipping, resuming, failing; tables against formulas."""
+"""Sweeps: skipping, resuming, failing, SLURM; tables against formulas."""
 
 import dataclasses
-import importlib
 import json
 import math
+import os
 import pathlib
 import signal
 import subprocess
@@ -15,25 +15,27 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from alexnet_jax import errors, train_state, validate
-from alexnet_jax.sweeps import sweep, sweep_results
-from experiments import sweep_program
+from alexnet_jax import errors, train_step, validate
+from experiments import ablations, lrn_cifar10
+from experiments.sweeps import program, runner, table
+from experiments.sweeps.experiment import Experiment, Variant, plan
 
 ROOT = pathlib.Path(__file__).parents[1]
+EXPERIMENTS = ablations.EXPERIMENTS | {'lrn_cifar10': lrn_cifar10.EXPERIMENT}
 TOGETHER = {'ablation_network': 12, 'ablation_overfitting': 5}
-ABLATIONS = sorted(
-  {p.stem for p in ROOT.glob('experiments/ablation_*.py')} - TOGETHER.keys()
-)
-# A training that takes ten steps of 50 ms, resumes, and fails for one variant.
+# A training of ten steps, which resumes. One variant fails. With STOP_AT in the
+# environment it ends at this step as after SIGTERM.
 MAIN = """
-import json, pathlib, sys, time
+import json, os, pathlib, sys, time
 flags = dict(flag.lstrip('-').split('=', 1) for flag in sys.argv[1:])
 if flags['config.variant'] == 'broken':
   sys.exit('error: no such thing.')
 rows = pathlib.Path(flags['workdir']) / 'metrics.jsonl'
 done = len(rows.read_text().splitlines()) if rows.exists() else 0
 for step in range(done, 10):
-  time.sleep(.05)
+  if step == int(os.environ.get('STOP_AT', -1)):
+    sys.exit(143)
+  time.sleep(.02)
   error = int(flags['config.seed']) + len(flags['config.variant'])
   row = {'step': step, 'epoch': step / 2, 'split': 'validation',
          'top1_error': error / (step + 2)}
@@ -42,157 +44,237 @@ for step in range(done, 10):
 (rows.parent / 'starts').open('a').write('x')
 """
 SWEEP = """
-import pathlib, sys, json
-from alexnet_jax.sweeps import sweep
+import pathlib, sys
+from experiments.sweeps import runner
 from tests import test_sweep
-sweep._ROOT = pathlib.Path(sys.argv[1])
-runs = sweep.plan(test_sweep.EXPERIMENT, sweep._ROOT / 'runs')
-for result in sweep.execute_all(runs, [{}, {}]):
-  print(json.dumps(result), flush=True)
+runner.ROOT = pathlib.Path(sys.argv[1])
+runs = test_sweep.plan(test_sweep.EXPERIMENT, runner.ROOT / 'runs')
+list(runner.execute_all(runs, [{}, {}]))
 """
-EXPERIMENT = sweep.Experiment(
+EXPERIMENT = Experiment(
   'test',
   'A claim.',
   'configs/none.py',
   {
-    'long': sweep.Variant({'variant': 'long'}, published=0.5),
-    'broken': sweep.Variant({'variant': 'broken'}),
-    'longer': sweep.Variant({'variant': 'longer'}, published=0.6),
+    'long': Variant({'variant': 'long'}, published=0.5),
+    'broken': Variant({'variant': 'broken'}),
+    'the longer': Variant({'variant': 'longer'}, published=0.6),
   },
   seeds=(0, 1),
 )
 
 
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+  """A directory with `MAIN` as its main.py."""
+  (tmp_path / 'main.py').write_text(MAIN)
+  monkeypatch.setattr(runner, 'ROOT', tmp_path)
+  return tmp_path
+
+
 def _start(root):
+  root.mkdir(exist_ok=True)
   (root / 'main.py').write_text(MAIN)
-  return subprocess.Popen(
-    [sys.executable, '-c', SWEEP, str(root)], cwd=ROOT, text=True
-  )
+  command = [sys.executable, '-c', SWEEP, str(root)]
+  return subprocess.Popen(command, cwd=ROOT, start_new_session=True)
 
 
-def _count_rows(root):
-  paths = root.glob('runs/*/*/metrics.jsonl')
-  return sum(len(path.read_text().splitlines()) for path in paths)
-
-
-def _table(root):
-  runs = sweep.plan(EXPERIMENT, root / 'runs')
-  results = [sweep.measure(run, sweep.execute(run, {})) for run in runs]
-  table = sweep_results.rows(EXPERIMENT, results)
-  return sweep_results.markdown(EXPERIMENT, table, '')
+def _steps(root):
+  """Steps that are logged, by run."""
+  return {
+    path.parent.relative_to(root): [
+      json.loads(row)['step'] for row in path.read_text().splitlines()
+    ]
+    for path in root.glob('*/*/metrics.jsonl')
+  }
 
 
 def test_a_killed_sweep_ends_like_another(tmp_path, monkeypatch):
-  undisturbed, killed = tmp_path / 'undisturbed', tmp_path / 'killed'
-  for root in (undisturbed, killed):
-    root.mkdir()
-  assert _start(undisturbed).wait() == 0
-  monkeypatch.setattr(sweep, '_ROOT', undisturbed)
-  expected = _table(undisturbed)
-  for steps in (3, 14, 30):  # of 40
-    process = _start(killed)
-    while _count_rows(killed) < steps:
-      time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+  monkeypatch.setattr(runner, 'ROOT', tmp_path)
+  for steps, whole in ((3, False), (16, True)):  # of 40
+    process = _start(tmp_path)
+    while sum(map(len, _steps(tmp_path / 'runs').values())) < steps:
+      time.sleep(0.01)
+    # The runner alone, whose trainings live on, or all that it has started.
+    kill = os.killpg if whole else os.kill
+    kill(process.pid, signal.SIGKILL)
     process.wait()
-  assert _start(killed).wait() == 0
-  monkeypatch.setattr(sweep, '_ROOT', killed)
-  assert _table(killed) == expected
-  # A training that outlived a kill was waited for, not joined by another.
-  for run in sweep.plan(EXPERIMENT, killed / 'runs'):
-    if run.variant != 'broken':
-      rows = (run.workdir / 'metrics.jsonl').read_text().splitlines()
-      assert [json.loads(row)['step'] for row in rows] == list(range(10))
+  assert _start(tmp_path).wait() == 0
+  # Trainings that outlived the kill were waited for, not joined by others.
+  found = _steps(tmp_path / 'runs')
+  assert len(found) == 4 and list(found.values()) == [list(range(10))] * 4
+  for run in plan(EXPERIMENT, tmp_path / 'runs'):
+    result = runner.measure(run, runner.execute(run, {}))
+    if run.variant == 'broken':
+      assert result['reason'] == 'exit code 1: error: no such thing.'
+    else:
+      variant = run.variant.removeprefix('the ')
+      expected = (run.seed + len(variant)) / 11
+      assert (result['value'], result['steps']) == (expected, 9)
 
 
-def test_one_failure_is_reported_and_the_rest_go_on(tmp_path, monkeypatch):
-  (tmp_path / 'main.py').write_text(MAIN)
-  monkeypatch.setattr(sweep, '_ROOT', tmp_path)
-  runs = sweep.plan(EXPERIMENT, tmp_path / 'runs', seeds=[0])
-  results = {r['variant']: r for r in sweep.execute_all(runs, [{}])}
-  assert results['long']['status'] == results['longer']['status'] == 'finished'
-  assert results['broken']['status'] == 'failed'
-  assert results['broken']['reason'] == 'exit code 1: error: no such thing.'
+def test_devices_are_shared_out_and_signals_named(checkout):
+  (checkout / 'main.py').write_text(
+    'import os, sys\n'
+    'if "--config.variant=broken" in sys.argv: os.kill(os.getpid(), 9)\n'
+    'sys.exit(os.environ["DEVICE"])'
+  )
+  runs = plan(EXPERIMENT, checkout / 'runs')
+  devices = [{'DEVICE': 'a'}, {'DEVICE': 'b'}]
+  for result in runner.execute_all(runs, devices):
+    expected = {'exit code 1: a', 'exit code 1: b'}
+    if result['variant'] == 'broken':
+      expected = {'killed by SIGKILL: no output'}
+    assert result['reason'] in expected
 
 
-def test_a_signal_is_named(tmp_path, monkeypatch):
-  (tmp_path / 'main.py').write_text('import os\nos.kill(os.getpid(), 9)')
-  monkeypatch.setattr(sweep, '_ROOT', tmp_path)
-  run, *_ = sweep.plan(EXPERIMENT, tmp_path / 'runs')
-  assert sweep.execute(run, {})['reason'] == 'killed by SIGKILL: no output'
-
-
-def test_stopping_early_starts_no_other_run(tmp_path, monkeypatch):
-  (tmp_path / 'main.py').write_text(MAIN)
-  monkeypatch.setattr(sweep, '_ROOT', tmp_path)
-  runs = sweep.plan(EXPERIMENT, tmp_path / 'runs')
-  results = sweep.execute_all(runs, [{}])
+def test_stopping_early_starts_no_other_run(checkout):
+  results = runner.execute_all(plan(EXPERIMENT, checkout / 'runs'), [{}])
   next(results)
   results.close()
-  assert len(list(tmp_path.glob('runs/*/*/starts'))) < 4
+  assert len(list(checkout.glob('runs/*/*/starts'))) < 4
+
+
+def test_a_finished_run_keeps_its_flags(checkout):
+  def execute(overrides):
+    run, *_ = plan(EXPERIMENT, checkout / 'runs', overrides=overrides)
+    return runner.execute(run, {}).get('reason', '')
+
+  for overrides, starts, reason in (
+    ({}, 1, ''),
+    ({}, 1, ''),
+    # Nothing would be evaluated anew, and the old numbers reported.
+    ({'eval.views': 1}, 1, 'other flags (--config.eval.views=1); give'),
+    # main.py trains on, or refuses.
+    ({'num_epochs': 2}, 2, ''),
+    # No number depends on it; main.py says that the run is complete.
+    ({'num_epochs': 2, 'data.dir': 'elsewhere'}, 3, ''),
+  ):
+    assert reason in execute(overrides)
+    assert len((checkout / 'runs/long/seed-0/starts').read_text()) == starts
+
+
+def _given(**values):
+  """Flags of a sweep."""
+  defaults = {'workdir': None, 'results': None, 'sbatch': None, 'data': ''}
+  lists = {'variants': [], 'seeds': [], 'set': [], 'gpus': []}
+  return types.SimpleNamespace(**defaults | lists | values)
+
+
+def _install(folder, name, script):
+  folder.mkdir(exist_ok=True)
+  (folder / name).write_text(f'#!/bin/bash\n{script}\n')
+  (folder / name).chmod(0o755)
+
+
+def test_slurm_trains_what_is_missing(checkout, monkeypatch, capsys):
+  workdir, calls = checkout / 'a sweep', checkout / 'calls'
+  script = workdir / 'sweep.sbatch'
+  srun = f'echo srun $1 >> {calls}; exec "${{@:4}}" >> "${{2#--output=}}" 2>&1'
+  _install(checkout / 'bin', 'srun', srun)
+  _install(checkout / 'bin', 'scontrol', f'echo scontrol $@ >> {calls}')
+  options = '--time=24:00:00 --cpus-per-task=8'
+  monkeypatch.setattr(
+    program, '_FLAGS', _given(workdir=str(workdir), sbatch=options)
+  )
+
+  def execute(task, **variables):
+    environment = {
+      **os.environ,
+      'PATH': f'{checkout}/bin:{os.environ["PATH"]}',
+      'SLURM_ARRAY_TASK_ID': str(task),
+      'SLURM_ARRAY_JOB_ID': '70',
+      'SLURM_CPUS_PER_TASK': '8',
+    }
+    command = ['bash', str(script)]
+    return subprocess.run(command, env=environment | variables).returncode
+
+  program._main(EXPERIMENT, [])
+  said = capsys.readouterr().out
+  assert said.splitlines()[-1] == f"sbatch '{script}'"
+  lines = script.read_text().splitlines()
+  assert f'#SBATCH {options}' in lines
+  assert {'#SBATCH --array=0-5', '#SBATCH --requeue'} < set(lines)
+  assert '#SBATCH --signal=TERM@120' in lines
+  # A time limit in the middle of the third run, after the first failed.
+  assert execute(1) == 1
+  assert execute(2, STOP_AT='4') == 143
+  assert execute(0) == 0
+  assert calls.read_text().splitlines() == [
+    'srun --cpus-per-task=8',
+    'srun --cpus-per-task=8',
+    'scontrol requeue 70_2',
+    'srun --cpus-per-task=8',
+  ]
+  assert _steps(workdir) == {
+    pathlib.Path('long/seed-0'): list(range(10)),
+    pathlib.Path('the longer/seed-0'): list(range(4)),
+  }
+  # The same command makes the table of what there is.
+  with pytest.raises(SystemExit) as ended:
+    program._main(EXPERIMENT, [])
+  assert ended.value.code == 1
+  assert '5 of 6 runs are not finished' in capsys.readouterr().out
+  text = (workdir / 'results.md').read_text()
+  assert '| long | 0.3636 |  |  | 1 |' in text
+  assert '- broken, seed 0: not finished: error: no such thing.' in text
+  assert '- the longer, seed 1: not finished: no output' in text
+  lines = script.read_text().splitlines()
+  assert '#SBATCH --array=0-4' in lines
+  assert execute(1) == 0
+  found = _steps(workdir)
+  assert found[pathlib.Path('the longer/seed-0')] == list(range(10))
+  # What SLURM has finished is finished here, too.
+  run = plan(EXPERIMENT, workdir)[2]
+  assert run.variant == 'the longer' and runner.has_ended(run)
+  assert runner.execute(run, {})['status'] == 'finished'
+  assert (run.workdir / 'starts').read_text() == 'x'
 
 
 @pytest.mark.parametrize(
-  'overrides, starts, reason',
+  'given, message',
   [
-    ({}, 'x', ''),
-    # Nothing would be evaluated anew, and the old numbers reported.
-    ({'eval.views': 1}, 'x', 'other flags (--config.eval.views=1); give'),
-    # main.py trains on, or refuses.
-    ({'num_epochs': 2}, 'xx', ''),
-    # What no number depends on; main.py says that the run is complete.
-    ({'data.dir': 'elsewhere'}, 'xx', ''),
+    ({'sbatch': 'time=60'}, '--sbatch=time=60 is no list of options'),
+    ({'sbatch': '-t 60', 'gpus': ['0']}, '--gpus=0 is for this machine'),
+    ({'variants': ['short']}, '--variants=short does not exist; .* the longer'),
+    ({'set': ['seed=7']}, '--set=seed=7 would undo'),
+    ({'set': ['variant=7']}, '--set=variant=7 would undo'),
+    ({'set': ['seed']}, '--set=seed is no FIELD=VALUE'),
+    ({'data': 'cifar10'}, '--data=cifar10: test .* give one of imagenet2012'),
+    ({'workdir': None}, '--workdir is missing'),
   ],
 )
-def test_a_finished_run_keeps_its_flags(
-  tmp_path, monkeypatch, overrides, starts, reason
-):
-  (tmp_path / 'main.py').write_text(MAIN)
-  monkeypatch.setattr(sweep, '_ROOT', tmp_path)
-  run, *_ = sweep.plan(EXPERIMENT, tmp_path / 'runs')
-  sweep.execute(run, {})
-  run, *_ = sweep.plan(EXPERIMENT, tmp_path / 'runs', overrides=overrides)
-  assert reason in sweep.execute(run, {}).get('reason', '')
-  assert (run.workdir / 'starts').read_text() == starts
-
-
-def test_devices_are_shared_out(tmp_path, monkeypatch):
-  (tmp_path / 'main.py').write_text(
-    'import os, sys\nsys.exit(os.environ["DEVICE"])'
-  )
-  monkeypatch.setattr(sweep, '_ROOT', tmp_path)
-  runs = sweep.plan(EXPERIMENT, tmp_path / 'runs')
-  devices = [{'DEVICE': 'a'}, {'DEVICE': 'b'}]
-  reasons = [r['reason'] for r in sweep.execute_all(runs, devices)]
-  assert len(reasons) == 6
-  assert set(reasons) <= {'exit code 1: a', 'exit code 1: b'}
+def test_wrong_flags_are_refused(tmp_path, monkeypatch, given, message):
+  given = {'workdir': str(tmp_path)} | given
+  monkeypatch.setattr(program, '_FLAGS', _given(**given))
+  with pytest.raises(errors.UserError, match=message):
+    program._main(EXPERIMENT, [])
 
 
 def _row(values):
-  return sweep_results.Row('x', dict(enumerate(values)), (), (), None, '')
+  return table.Row('x', dict(enumerate(values)), (), (), None, '')
 
 
 BASELINE = _row([0.30, 0.28, 0.29])
 
 
-def test_intervals_are_the_textbooks():
-  paired = sweep_results.differences(_row([0.32, 0.31, 0.30]), BASELINE)
+def test_statistics_are_the_textbooks():
+  row = _row([0.32, 0.31, 0.30])
+  assert row.mean == pytest.approx(0.31)
+  assert row.std == pytest.approx(0.01)
+  paired = table.differences(row, BASELINE)
   assert paired == pytest.approx([0.02, 0.03, 0.01])
   # mean +- t(0.975, 2 degrees of freedom) * sd / sqrt(n)
   half = 4.302653 * 0.01 / math.sqrt(3)
-  expected = (0.02 - half, 0.02 + half)
-  assert sweep_results.interval(paired) == pytest.approx(expected)
-  cells = sweep_results.difference_cells(paired)
-  assert cells == ['+0.0200', '-0.0048 to +0.0448']
-
-
-def test_differences_are_of_common_seeds():
+  assert table.interval(paired) == pytest.approx((0.02 - half, 0.02 + half))
+  cells = ['+0.0200', '-0.0048 to +0.0448']
+  assert table.difference_cells(paired) == cells
+  # Of the seeds that both have: t(0.975, 1 degree of freedom) = 12.706205.
   row = dataclasses.replace(BASELINE, values={5: 0.9, 2: 0.33, 1: 0.30})
-  paired = sweep_results.differences(row, BASELINE)
+  paired = table.differences(row, BASELINE)
   assert paired == pytest.approx([0.04, 0.02])
-  # t(0.975, 1 degree of freedom) = 12.706205, and sd / sqrt(2) = 0.01
   expected = (0.03 - 0.12706205, 0.03 + 0.12706205)
-  assert sweep_results.interval(paired) == pytest.approx(expected)
+  assert table.interval(paired) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -200,15 +282,14 @@ def test_differences_are_of_common_seeds():
 )
 def test_fewer_than_two_common_seeds_have_no_interval(values, cells):
   row = dataclasses.replace(BASELINE, values=values)
-  paired = sweep_results.differences(row, BASELINE)
-  assert sweep_results.difference_cells(paired) == cells
-  assert math.isnan(sweep_results.smallest_difference([BASELINE, row]))
-  text = sweep_results.markdown(EXPERIMENT, [BASELINE, row], '')
+  assert table.difference_cells(table.differences(row, BASELINE)) == cells
+  assert math.isnan(table.smallest_difference([BASELINE, row]))
+  text = table.markdown(EXPERIMENT, [BASELINE, row], '')
   assert 'nan' not in text and 'Intervals' not in text
 
 
 def test_the_smallest_difference_pools_variants_that_learn():
-  table = [
+  rows = [
     BASELINE,
     _row([0.32, 0.31, 0.30]),  # differences with standard deviation 0.01
     _row([0.30, 0.31, 0.35]),  # 0.03
@@ -217,61 +298,65 @@ def test_the_smallest_difference_pools_variants_that_learn():
     _row([]),
   ]
   expected = 4.302653 * math.sqrt((0.01**2 + 0.03**2) / 2) / math.sqrt(3)
-  assert sweep_results.smallest_difference(table) == pytest.approx(expected)
-  text = sweep_results.markdown(EXPERIMENT, table, '')
+  assert table.smallest_difference(rows) == pytest.approx(expected)
+  text = table.markdown(EXPERIMENT, rows, '')
   assert 'Differences below 0.056 could not be told from zero' in text
 
 
-def test_means_and_spreads():
-  row = _row([0.1, 0.2, 0.6])
-  assert row.mean == pytest.approx(0.3)
-  assert row.std == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
-
-
-def test_tables_have_the_rows_of_their_results_in_order():
+def test_rows_are_of_the_results_in_their_order():
   results = [
     {'variant': name, 'seed': 0, 'status': 'failed', 'reason': 'no such thing'}
-    for name in ('longer', 'once so called')
+    for name in ('the longer', 'once so called')
   ]
-  longer, unknown = sweep_results.rows(EXPERIMENT, results)
-  assert (longer.variant, longer.published) == ('longer', 0.6)
+  longer, unknown = table.rows(EXPERIMENT, results)
+  assert (longer.variant, longer.published) == ('the longer', 0.6)
   assert (unknown.variant, unknown.published) == ('once so called', None)
 
 
 @pytest.mark.parametrize(
-  'name, data',
+  'folder, name, data',
   [
-    ('ablation_network', 'cifar10'),
-    ('ablation_overfitting', 'cifar10'),
-    ('lrn_cifar10', ''),
+    ('ablation_network', 'ablation_network', 'cifar10'),
+    ('ablation_overfitting', 'ablation_overfitting', 'cifar10'),
+    ('imagenette_network', 'ablation_network', 'folder=imagenette128'),
+    ('lrn_cifar10', 'lrn_cifar10', ''),
   ],
 )
 def test_committed_tables_follow_from_committed_rows(
-  tmp_path, monkeypatch, name, data
+  tmp_path, monkeypatch, folder, name, data
 ):
-  committed = ROOT / 'experiments/results' / name
+  committed = ROOT / 'experiments/results' / folder
   path = tmp_path / 'results.jsonl'
   path.write_bytes((committed / path.name).read_bytes())
-  given = types.SimpleNamespace(results=str(path), data=data)
-  monkeypatch.setattr(sweep_program, '_FLAGS', given)
-  experiment = importlib.import_module(f'experiments.{name}').EXPERIMENT
-  sweep_program._main(experiment, [])
+  given = _given(results=str(path), data=data)
+  monkeypatch.setattr(program, '_FLAGS', given)
+  program._main(EXPERIMENTS[name], [])
   expected = (committed / 'results.md').read_text()
   assert (tmp_path / 'results.md').read_text() == expected
   assert (tmp_path / 'plot.png').read_bytes().startswith(b'\x89PNG')
 
 
 @pytest.mark.parametrize('text', ['', 'no row\n', '{"step": 3}\n'])
-def test_other_files_are_no_results(tmp_path, text):
+def test_other_files_are_no_results(tmp_path, monkeypatch, text):
   path = tmp_path / 'results.jsonl'
   path.write_text(text)
-  with pytest.raises(errors.UserError, match='not the result of a sweep'):
-    sweep_program._read_results(path)
+  monkeypatch.setattr(program, '_FLAGS', _given(results=str(path)))
+  with pytest.raises(errors.UserError, match='not the result of'):
+    program._main(EXPERIMENT, [])
+
+
+def _measure(workdir, logged):
+  """The result of a run that has logged this, and its row of the table."""
+  run, *_ = plan(EXPERIMENT, workdir)
+  run.workdir.mkdir(parents=True)
+  (run.workdir / 'metrics.jsonl').write_text(logged)
+  result = runner.measure(run, runner.outcome(run))
+  row, *_ = table.rows(EXPERIMENT, [result])
+  assert 'nan' not in table.markdown(EXPERIMENT, [row], '')
+  return result, row
 
 
 def test_training_errors_are_of_the_last_epoch(tmp_path):
-  run, *_ = sweep.plan(EXPERIMENT, tmp_path, seeds=[0])
-  run.workdir.mkdir(parents=True)
   logged = [
     # split, epoch, error, examples
     ('train', 8.9, 0.9, 100),
@@ -279,26 +364,14 @@ def test_training_errors_are_of_the_last_epoch(tmp_path):
     ('train', 10.0, 0.1, 50),
     ('validation', 10.0, 0.5, 70),
   ]
-  with (run.workdir / 'metrics.jsonl').open('w') as file:
-    for split, epoch, error, examples in logged:
-      row = {'step': 5, 'split': split, 'epoch': epoch, 'examples': examples}
-      file.write(json.dumps(row | {'top1_error': error}) + chr(10))
-  measured = sweep.measure(run, sweep.outcome(run))
-  assert measured['value'] == 0.5
-  assert measured['training_error'] == pytest.approx(0.3)
-  row, *_ = sweep_results.rows(EXPERIMENT, [measured])
-  assert row.training == (measured['training_error'],)
-
-
-def test_unknown_data_are_refused(tmp_path):
-  with pytest.raises(errors.UserError, match='recipes for imagenet2012'):
-    sweep.plan(EXPERIMENT, tmp_path, data='cifar10')
-
-
-@pytest.mark.parametrize('field', ['seed', 'variant'])
-def test_what_a_variant_is_cannot_be_undone(tmp_path, field):
-  with pytest.raises(errors.UserError, match=f'--set={field}=7 would undo'):
-    sweep.plan(EXPERIMENT, tmp_path, overrides={field: '7'})
+  names = ('split', 'epoch', 'top1_error', 'examples')
+  rows = [dict(zip(names, row, strict=True)) | {'step': 5} for row in logged]
+  result, row = _measure(
+    tmp_path, ''.join(json.dumps(row) + '\n' for row in rows)
+  )
+  assert result['value'] == 0.5
+  assert result['training_error'] == pytest.approx(0.3)
+  assert row.training == (result['training_error'],)
 
 
 @pytest.mark.parametrize(
@@ -310,36 +383,32 @@ def test_what_a_variant_is_cannot_be_undone(tmp_path, field):
   ],
 )
 def test_a_run_without_a_result_has_failed(tmp_path, logged, reason):
-  run, *_ = sweep.plan(EXPERIMENT, tmp_path, seeds=[0])
-  run.workdir.mkdir(parents=True)
-  (run.workdir / 'metrics.jsonl').write_text(logged)
-  measured = sweep.measure(run, sweep.outcome(run))
-  assert measured['status'] == 'failed' and reason in measured['reason']
-  # The table has what there is, and says the rest.
-  row, *_ = table = sweep_results.rows(EXPERIMENT, [measured])
+  result, row = _measure(tmp_path, logged)
+  assert result['status'] == 'failed' and reason in result['reason']
   assert not row.values and reason in row.failures[0]
-  assert 'nan' not in sweep_results.markdown(EXPERIMENT, table, '')
 
 
 def _config(run, monkeypatch):
-  """As main.py would read it."""
+  """The config as main.py would read it."""
   argv = ['main.py', *run.flags]
   monkeypatch.setattr('sys.argv', argv)  # where overrides are looked for
   values = flags.FlagValues()
   config_flags.DEFINE_config_file('config', flag_values=values)
   flags.DEFINE_string('workdir', None, '', flag_values=values)
   values(argv)
-  return values['config'].value
+  config = values['config'].value
+  validate.check_config(config)
+  train_step.abstract_train_state(config)
+  return config
 
 
 def test_all_ablations_are_in_one_of_the_tables():
-  parts = [
-    importlib.import_module(f'experiments.{name}').EXPERIMENT
-    for name in ABLATIONS
-  ]
+  programs = {path.stem for path in ROOT.glob('experiments/ablation_*.py')}
+  assert programs == ablations.EXPERIMENTS.keys()
+  parts = [ablations.EXPERIMENTS[name] for name in programs - TOGETHER.keys()]
   variants = []
   for name, count in TOGETHER.items():
-    experiment = importlib.import_module(f'experiments.{name}').EXPERIMENT
+    experiment = ablations.EXPERIMENTS[name]
     baseline, *others = experiment.variants
     assert (baseline, len(others)) == ('baseline', count)
     assert not any(',' in other for other in others)  # as --variants is a list
@@ -352,26 +421,19 @@ def test_all_ablations_are_in_one_of_the_tables():
 
 @pytest.mark.parametrize('data', ['cifar10', 'shapes'])
 def test_lrn_on_cifar10_is_a_pair(tmp_path, monkeypatch, data):
-  experiment = importlib.import_module('experiments.lrn_cifar10').EXPERIMENT
-  runs = sweep.plan(experiment, tmp_path, data=data, seeds=[0])
-  without, *others = (_config(run, monkeypatch) for run in runs)
-  for config in others:
-    validate.check_config(config)
-    train_state.abstract_train_state(config)
-  with_lrn, *_ = others
+  runs = plan(lrn_cifar10.EXPERIMENT, tmp_path, data=data, seeds=[0])
+  without, with_lrn, _ = (_config(run, monkeypatch) for run in runs)
   assert without.model.omit == 'lrn'
   without.model.omit = ''
   assert without.to_json() == with_lrn.to_json()
 
 
 @pytest.mark.parametrize('data', ['imagenet2012', 'cifar10', 'shapes'])
-@pytest.mark.parametrize('name', ABLATIONS)
+@pytest.mark.parametrize('name', TOGETHER)
 def test_ablations_are_networks(tmp_path, monkeypatch, name, data):
-  experiment = importlib.import_module(f'experiments.{name}').EXPERIMENT
-  for run in sweep.plan(experiment, tmp_path, data=data, seeds=[1]):
+  experiment = ablations.EXPERIMENTS[name]
+  for run in plan(experiment, tmp_path, data=data, seeds=[1]):
     config = _config(run, monkeypatch)
     assert (config.seed, config.data.name) == (1, data)
     assert config.eval.views == (10 if data == 'imagenet2012' else 1)
     assert (config.num_epochs > 80) == (data == 'imagenet2012')
-    validate.check_config(config)
-    train_state.abstract_train_state(config)

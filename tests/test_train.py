@@ -13,10 +13,11 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import config_fields, errors, evaluate, train, validate
-from alexnet_jax import workdir as workdir_lib
-from experiments.faults import trial
+from alexnet_jax import config as config_lib
+from alexnet_jax import errors, evaluate, train, validate
+from alexnet_jax.workdir import files
 from tests import runs, tiny, views
+from tests.faults import trial
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -37,16 +38,12 @@ def test_rows_have_the_fields_of_the_contract(data_dir, tmp_path):
     (5, 'validation'),
     (10, 'validation'),
   ]
+  fields = {'step', 'epoch', 'split', 'loss', 'top1_error', 'top5_error'}
+  fields |= {'examples'}
   for row in rows:
-    assert set(row) == {
-      'step',
-      'epoch',
-      'split',
-      'loss',
-      'top1_error',
-      'top5_error',
-      'examples',
-    }
+    more = {'learning_rate', 'gradient_norm'} if row['split'] == 'train' else {}
+    assert set(row) == fields.union(more)
+    assert row.get('learning_rate', 0.01) == pytest.approx(0.01)
     assert row['examples'] == (16 if row['split'] == 'train' else 21)
     assert row['epoch'] == row['step'] * 16 / 60
   environment = json.loads((tmp_path / 'environment.json').read_text())
@@ -129,7 +126,7 @@ def test_eval_mode_prints_one_line_of_json_last(data_dir, tmp_path):
 def test_ten_views_average_the_softmax(data_dir, tmp_path):
   config = tiny.get_config(data_dir)
   state = train.train_and_evaluate(config, tmp_path)
-  evaluation = workdir_lib.evaluation_config(tmp_path, {'eval.views': 10})
+  evaluation = files.evaluation_config(tmp_path, {'eval.views': 10})
   result = evaluate.evaluate_run(evaluation, tmp_path)
   expected = _ten_view_reference(config, state, tmp_path)
   assert result['top1_error'] == pytest.approx(expected['top1_error'])
@@ -156,7 +153,10 @@ def test_plateau_ends_the_run_and_survives_a_restart(data_dir, tmp_path):
     elif best < 1 - 7 / 21:
       drops += 1
   assert drops == 4 and int(state.step) == rows[-1]['step'] < 100
-  assert float(state.rate_scale) == pytest.approx(1e-4)
+  rates = [
+    r['learning_rate'] for r in trial.rows(tmp_path) if 'train' in r['split']
+  ]
+  assert rates[-1] == pytest.approx(0.01 * 1e-3)  # three drops before the end
   runs.assert_same(train.train_and_evaluate(config, tmp_path), state)
   assert trial.rows(tmp_path)[-1]['step'] == int(state.step)
 
@@ -176,16 +176,16 @@ def test_a_network_at_chance_trains_on_and_is_named(data_dir, tmp_path, capsys):
   config.train_steps, config.optimizer.learning_rate = 10, 0.0
   config.model.init, config.model.fc8.init_std = 'normal', 0.0
   state = train.train_and_evaluate(config, tmp_path)
-  assert int(state.step) == 10 and float(state.rate_scale) == 1
+  assert int(state.step) == 10
   told = capsys.readouterr().out
   assert 'has not learnt yet: chance is an error of 0.6667' in told
-  warning = 'training loss is 1.0986 after 1.07 epochs, as good as guessing'
+  warning = 'training loss is 1.0986 after step 4, as good as guessing'
   assert told.count(warning) == 1 == told.count('Warning')
 
 
 def test_two_do_not_train_in_one_workdir(data_dir, tmp_path):
   with (
-    workdir_lib.lock(tmp_path),
+    files.lock(tmp_path),
     pytest.raises(errors.UserError, match='another process trains there'),
   ):
     train.train_and_evaluate(tiny.get_config(data_dir), tmp_path)
@@ -258,8 +258,8 @@ def test_a_resumed_run_refuses_another_config(data_dir, tmp_path):
   [('four_step', 'num_epochs'), ('plateau', 'eval_every_steps')],
 )
 def test_what_rates_follow_is_settled(schedule, field):
-  assert config_fields.is_resumable(field, 'epochs')
-  assert not config_fields.is_resumable(field, schedule)
+  assert config_lib.is_resumable(field, 'epochs')
+  assert not config_lib.is_resumable(field, schedule)
 
 
 def test_drops_that_a_schedule_has_not_are_refused(data_dir):
@@ -283,12 +283,12 @@ def test_a_resumed_run_refuses_other_data(data_dir, tmp_path):
 
 def test_evaluation_refuses_what_the_run_has_settled(data_dir, tmp_path):
   with pytest.raises(errors.UserError, match='holds no run'):
-    workdir_lib.evaluation_config(tmp_path, {})
+    files.evaluation_config(tmp_path, {})
   config = tiny.get_config(data_dir)
   config.train_steps = 1
   train.train_and_evaluate(config, tmp_path)
   with pytest.raises(errors.UserError, match='model.towers=1'):
-    workdir_lib.evaluation_config(tmp_path, {'model.towers': 1})
+    files.evaluation_config(tmp_path, {'model.towers': 1})
 
 
 def test_runs_older_than_a_field_have_its_default(data_dir, tmp_path):
@@ -299,7 +299,7 @@ def test_runs_older_than_a_field_have_its_default(data_dir, tmp_path):
   older = json.loads(path.read_text())
   del older['init_from'], older['model']['lrn']['across_towers']
   path.write_text(json.dumps(older))
-  evaluation = workdir_lib.evaluation_config(tmp_path, {})
+  evaluation = files.evaluation_config(tmp_path, {})
   assert evaluation.init_from == ''
   assert evaluation.model.lrn.across_towers is False
   train.train_and_evaluate(config, tmp_path)  # it may go on
@@ -333,7 +333,7 @@ def test_data_of_other_classes_are_refused(whole_run, tmp_path):
   _, workdir = whole_run
   shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
   (tmp_path / 'class_names.txt').write_text('one\nanother\na third\n')
-  config = workdir_lib.evaluation_config(tmp_path, {'num_devices': 1})
+  config = files.evaluation_config(tmp_path, {'num_devices': 1})
   with pytest.raises(errors.UserError, match=f'other classes than {tmp_path}'):
     evaluate.evaluate_run(config, tmp_path)
 

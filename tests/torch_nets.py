@@ -10,7 +10,7 @@ LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7')
 
 
 def narrow(config, widths=WIDTHS):
-  """A config with these widths, of all towers."""
+  """Returns the config with these widths, added over its towers."""
   config.model.num_classes = 10
   for layer, features in zip(LAYERS, widths, strict=True):
     config.model[layer].features = features // config.model.towers
@@ -18,7 +18,7 @@ def narrow(config, widths=WIDTHS):
 
 
 class Torchvision(nn.Module):
-  """TV torchvision/models/alexnet.py."""
+  """The network of TV torchvision/models/alexnet.py."""
 
   def __init__(self, widths=WIDTHS, classes=10):
     super().__init__()
@@ -41,14 +41,14 @@ class Torchvision(nn.Module):
     return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
   def inputs(self, images):
-    """[N, 256, 256, 3] of uint8 -> [N, 3, 224, 224]."""
+    """Returns inputs [N, 3, 224, 224] of images [N, 256, 256, 3]."""
     x = images.permute(0, 3, 1, 2)[..., 16:240, 16:240].double() / 255
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     return (x - mean) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
 class Caffe(nn.Module):
-  """CAFFE models/bvlc_alexnet, or bvlc_reference_caffenet (`pool_first`)."""
+  """The network of CAFFE bvlc_alexnet, or with `pool_first` of CaffeNet."""
 
   def __init__(self, pool_first, widths=WIDTHS, classes=10):
     super().__init__()
@@ -78,13 +78,13 @@ class Caffe(nn.Module):
     return self.fc8(self.drop(self.fc7(x).relu()))
 
   def inputs(self, images):
-    """[N, 256, 256, 3] of uint8, RGB -> [N, 3, 227, 227], BGR."""
+    """Returns inputs [N, 3, 227, 227], BGR, of images [N, 256, 256, 3]."""
     x = images.permute(0, 3, 1, 2).flip(1).double() - self.mean
     return x[..., 14:241, 14:241]
 
 
 def randomize(net, seed=0):
-  """Every layer and every response norm matters: He's scale, biases of .1."""
+  """Draws weights with which every layer and every response norm matters."""
   generator = torch.Generator().manual_seed(seed)
   with torch.no_grad():
     for parameter in net.parameters():
@@ -95,7 +95,7 @@ def randomize(net, seed=0):
 
 
 def log_probabilities(net, images):
-  """Of uint8 images [N, 256, 256, 3], in float64."""
+  """Returns log-probabilities of images [N, 256, 256, 3], in float64."""
   with torch.no_grad():
     logits = net.double()(net.inputs(torch.from_numpy(images)))
   return logits.log_softmax(1).numpy()

@@ -1,12 +1,14 @@
 """From pictures to batches.
 
-sources        where pictures come from: TFDS, folders, the drawn shapes;
-               ilsvrc has what concerns ImageNet's tars, class_names its names
-images         decodes, scales and cuts them
-prepare        stores them once, with their statistics; shards writes them,
-               check reads them again
+sources        opens TFDS sets, folders of pictures and the drawn shapes
+ilsvrc         finds and checks the files of ILSVRC-2012, names its classes
+shapes         draws the embedded data set
+images         decodes, scales and crops pictures
+prepare        writes a data set once, with its statistics, and checks it
+shards         writes the shards of one split
 records        reads what was prepared
-pipeline       batches as a pure function of (seed, step)
-augment        the random draws of training, the views of evaluation
-preprocessing  mean subtraction and scale, which travel with a run
+pipeline       makes batches, a pure function of (seed, step)
+augment        draws crops, flips and colour noise; cuts evaluation's views
+preprocessing  subtracts the mean and scales; its arrays travel with a run
+lazy           imports TensorFlow at its first use
 """

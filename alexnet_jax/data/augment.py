@@ -1,8 +1,9 @@
-"""The random draws of training (paper section 4.1) and evaluation's views.
+"""Random draws of training (paper section 4.1) and views of evaluation.
 
 Order, crops and flips are drawn on the host, where images are decoded; colour
-noise on the device. Each draw is a function of (seed, purpose, place of the
-example in the run), so it depends on no worker, device or restart.
+noise is drawn on the device. Each draw is a function of the seed, the purpose
+and the example's index in the run. So workers, devices and restarts do not
+change it.
 """
 
 import functools
@@ -13,23 +14,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alexnet_jax.data import preprocessing
+from alexnet_jax.data import preprocessing as preprocessing_lib
 
 NOISE_STD = 0.1  # of alpha, paper section 4.1
 
 
 def random_key(seed: int, purpose: str) -> jax.Array:
-  """The key of one kind of draw in a run."""
+  """Returns the random key for one purpose, such as 'dropout'."""
   return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
 
 
 class Draws(NamedTuple):
-  """What is drawn on the host for b examples.
+  """Random choices for b examples, made on the host.
 
   Attributes:
-    records: [b], which record each is.
-    corners: [b, 2] of int32, (top, left) of its crop.
-    flips: [b] of bool, whether it is mirrored.
+    records: [b], the number of each example's record.
+    corners: [b, 2] of int32, (top, left) of each crop.
+    flips: [b] of bool, whether each crop is mirrored.
   """
 
   records: np.ndarray
@@ -38,14 +39,14 @@ class Draws(NamedTuple):
 
 
 def no_draws(rows: np.ndarray) -> Draws:
-  """Whole images of the records `rows` [b]."""
+  """Returns the Draws that leave the records `rows` [b] as they are."""
   count = len(rows)
   return Draws(rows, np.zeros((count, 2), np.int32), np.zeros(count, bool))
 
 
 @functools.lru_cache(maxsize=2)
 def _draw_epoch(seed: int, epoch: int, count: int, margin: int) -> Draws:
-  """All draws of an epoch: 0.2 s for 1.28 million images."""
+  """Draws for a whole epoch, which takes 0.2 s for 1.28 million images."""
 
   def generator(purpose: str) -> np.random.Generator:
     return np.random.default_rng([seed, epoch, zlib.crc32(purpose.encode())])
@@ -58,14 +59,14 @@ def _draw_epoch(seed: int, epoch: int, count: int, margin: int) -> Draws:
 def draw(seed: int, places: np.ndarray, count: int, margin: int) -> Draws:
   """Draws order, crops and flips.
 
-  Each epoch is a permutation of the records; corners are uniform over
-  0..margin both ways (CHM), half of the examples are mirrored.
+  Each epoch is a permutation of the records. Corners are uniform over
+  0..margin in both directions (CHM), and half of the examples are mirrored.
 
   Args:
-    seed: of the run.
-    places: [b] of places in the run.
-    count: N, records of the training set.
-    margin: pixels by which an image is larger than its crop.
+    seed: Seed of the run.
+    places: [b], indices of the examples in the run.
+    count: Number of training records, N.
+    margin: Number of pixels by which an image is larger than its crop.
   """
   parts = []
   for epoch in np.unique(places // count):
@@ -79,46 +80,46 @@ def color_noise(
   images: jax.Array,
   key: jax.Array,
   index: jax.Array,
-  process: preprocessing.Preprocessing,
+  preprocessing: preprocessing_lib.Preprocessing,
   kind: str,
 ) -> jax.Array:
-  """Adds multiples of the principal components of colour, once per image.
+  """Adds random multiples of the principal components of colour to images.
 
   'paper' (section 4.1) adds P (alpha * lambda) with the covariance's
-  eigenvalues lambda, which only make sense on [0, 1] pixels (FB). 'source' has
-  their square roots on the 0-255 scale and divides the image by 1 + 0.1, so
-  that its scale matches that of evaluation (CHM, CC2).
+  eigenvalues lambda, which only make sense on [0, 1] pixels (FB). 'source'
+  takes their square roots on the 0-255 scale and divides the image by 1 + 0.1,
+  so that its scale matches that of evaluation (CHM, CC2).
 
   Args:
-    images: [N, H, W, 3], the mean subtracted, on the 0-255 scale.
-    key: the purpose's random key.
-    index: [N], each example's place in the run.
-    process: has the eigenvalues and eigenvectors.
+    images: [N, H, W, 3], mean-subtracted images on the 0-255 scale.
+    key: Random key of this purpose.
+    index: [N], indices of the examples in the run.
+    preprocessing: Preprocessing that has the eigenvalues and eigenvectors.
     kind: 'paper' or 'source'.
 
   Returns:
-    [N, H, W, 3].
+    [N, H, W, 3], with one draw per image.
   """
 
-  def draw(i: jax.Array) -> jax.Array:
+  def draw_alpha(i: jax.Array) -> jax.Array:
     return jax.random.normal(jax.random.fold_in(key, i), (3,))
 
-  alpha = NOISE_STD * jax.vmap(draw)(index)  # [N, 3]
+  alpha = NOISE_STD * jax.vmap(draw_alpha)(index)  # [N, 3]
   if kind == 'paper':
-    strength = 255 * (process.eigenvalues / 255**2)
+    strength = 255 * (preprocessing.eigenvalues / 255**2)
   else:
-    strength = jnp.sqrt(process.eigenvalues)
-  noise = (alpha * strength) @ process.eigenvectors.T  # [N, 3], RGB
+    strength = jnp.sqrt(preprocessing.eigenvalues)
+  noise = (alpha * strength) @ preprocessing.eigenvectors.T  # [N, 3], RGB
   images = images + noise[:, None, None, :]
   return images / (1 + NOISE_STD) if kind == 'source' else images
 
 
 def views(images: jax.Array, crop_size: int, count: int) -> list[jax.Array]:
-  """The patches that evaluation averages over (paper section 4.1).
+  """Cuts the patches that evaluation averages over (paper section 4.1).
 
   Args:
-    images: [N, S, S, 3].
-    crop_size: side of a patch.
+    images: [N, S, S, 3], stored images.
+    crop_size: Side of a patch, c.
     count: 1 for the centre; 10 for centre, corners and their mirror images.
 
   Returns:

@@ -1,9 +1,14 @@
-"""The files of ILSVRC-2012: which they are and where they come from.
+"""ILSVRC-2012: its files, and names of its classes that a person can read.
 
 image-net.org has two tars. Kaggle has the same images in folders, and the
 classes of the validation images in a CSV file.
+
+imagenet_names.txt has a WordNet id and a name per line, in the order of labels:
+ids as in TFDS (`imagenet2012`), names as in torchvision's weights
+(`IMAGENET1K_V1`, category names).
 """
 
+import functools
 import hashlib
 import os
 import pathlib
@@ -14,7 +19,7 @@ from alexnet_jax import errors
 
 # Paper section 2: "roughly 1.2 million" and 50,000.
 COUNTS = {'train': 1_281_167, 'validation': 50_000}
-# With the MD5 sums that image-net.org publishes (also in torchvision's
+# MD5 sums that image-net.org publishes (also in torchvision's
 # datasets/imagenet.py).
 _TARS = {
   'ILSVRC2012_img_train.tar': '1d675b47d978889d74fa0da5fadfb00e',
@@ -26,8 +31,21 @@ _KAGGLE_IMAGES = 'ILSVRC/Data/CLS-LOC'
 _KAGGLE_CSV = 'LOC_val_solution.csv'  # beside ILSVRC/
 
 
+@functools.cache
+def class_names() -> dict[str, str]:
+  """Returns the names of the 1000 WordNet ids, in the order of labels."""
+  path = pathlib.Path(__file__).with_name('imagenet_names.txt')
+  pairs = (line.split(' ', 1) for line in path.read_text().splitlines())
+  return dict(pairs)
+
+
+def readable_names(names: list[str]) -> list[str]:
+  """Returns class names with ILSVRC-2012's WordNet ids replaced by words."""
+  return [class_names().get(name, name) for name in names]
+
+
 def instructions(directory: str) -> str:
-  """Returns what to get and where to put it."""
+  """Returns what to download and where to put it, as half a sentence."""
   train, validation = _TARS
   return (
     f'register at image-net.org and put {train} (138 GB) and {validation} '
@@ -40,13 +58,17 @@ def _paths(manual_dir: str) -> list[pathlib.Path]:
 
 
 def _missing(manual_dir: str) -> list[str]:
-  """The tars that are not there: all of them, if no place is given."""
+  """Returns names of tars that are not there: both if '' is given."""
   paths = _paths(manual_dir)
   return [p.name for p in paths if not manual_dir or not p.is_file()]
 
 
 def check_present(manual_dir: str) -> None:
-  """Raises UserError where tars are missing."""
+  """Raises UserError if tars are missing.
+
+  Args:
+    manual_dir: Directory of the tars.
+  """
   missing = _missing(manual_dir)
   if missing:
     raise errors.UserError(
@@ -56,7 +78,11 @@ def check_present(manual_dir: str) -> None:
 
 
 def kaggle_folder(manual_dir: str) -> pathlib.Path | None:
-  """Returns Kaggle's folder of images if it is there and the tars are not."""
+  """Returns Kaggle's folder of images if it is there and the tars are not.
+
+  Args:
+    manual_dir: Directory of the tars or of Kaggle's ILSVRC/.
+  """
   folder = pathlib.Path(manual_dir).expanduser() / _KAGGLE_IMAGES
   there = manual_dir and _missing(manual_dir) and folder.is_dir()
   return folder if there else None
@@ -66,10 +92,10 @@ def kaggle_validation(folder: pathlib.Path) -> dict[pathlib.Path, str]:
   """Returns Kaggle's validation images, sorted, with their WordNet ids.
 
   Args:
-    folder: Kaggle's folder of images, which holds train/ and val/.
+    folder: Kaggle's folder of images, with train/ and val/.
 
   Raises:
-    UserError: if files are missing, or an image has no class that train/ has.
+    UserError: If files are missing, or an image has no class that train/ has.
   """
   train, val = folder / 'train', folder / 'val'
   csv, images = folder.parents[2] / _KAGGLE_CSV, sorted(val.glob('*.JPEG'))
@@ -92,7 +118,7 @@ def kaggle_validation(folder: pathlib.Path) -> dict[pathlib.Path, str]:
 
 
 def _read_csv(path: pathlib.Path) -> dict[str, str]:
-  """Returns the class of each image: the first word after the comma."""
+  """Returns the class of each image, the first word after the comma."""
   lines = path.read_text(errors='replace').splitlines()
   # For example: ILSVRC2012_val_00000001,n01751748 111 108 441 193
   pairs = (line.split(' ', 1)[0].partition(',') for line in lines)
@@ -100,7 +126,7 @@ def _read_csv(path: pathlib.Path) -> dict[str, str]:
 
 
 def fingerprint(manual_dir: str) -> str:
-  """A digest of the tars' sizes and ends, or '' where they are not there."""
+  """Returns a digest of the tars' sizes and both ends, or '' without them."""
   if _missing(manual_dir):
     return ''
   digest = hashlib.sha256()
@@ -116,8 +142,11 @@ def fingerprint(manual_dir: str) -> str:
 def verify(manual_dir: str) -> None:
   """Compares the tars with their published MD5 sums.
 
+  Args:
+    manual_dir: Directory of the tars.
+
   Raises:
-    UserError: where a tar is missing, or is another file.
+    UserError: If a tar is missing or is another file.
   """
   check_present(manual_dir)
   for path in _paths(manual_dir):

@@ -1,23 +1,35 @@
-"""Pictures as TensorFlow sees them: decoded, scaled, stored, cropped.
+"""Pictures in TensorFlow: decoding, scaling, cropping and encoding.
 
 Every decoder here is the accurate one. TensorFlow's default is a faster
 inverse DCT whose pixels differ from everybody else's by up to 20 levels.
 """
 
-import tensorflow as tf
+from __future__ import annotations
+
+import itertools
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from alexnet_jax import errors
+from alexnet_jax.data.lazy import tf
 
 _DCT = 'INTEGER_ACCURATE'
 _QUALITY = 95
+# A path, or pixels [H, W, 3] of uint8.
+Image = str | os.PathLike | np.ndarray
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
-  """Decodes JPEG, PNG, BMP or the first frame of a GIF.
+  """Decodes a JPEG, a PNG, a BMP or the first frame of a GIF.
 
-  Grey and CMYK pictures become RGB, transparency is dropped, and a rotation
-  in EXIF is ignored, as the tools of 2012 did.
+  Grey and CMYK pictures become RGB. Transparency is dropped. A rotation in
+  EXIF is ignored, as the tools of 2012 did.
 
   Args:
-    encoded: the bytes of a file, whatever its name ends in.
+    encoded: Bytes of a file; its name may have any suffix.
 
   Returns:
     [H, W, 3] of uint8.
@@ -39,24 +51,32 @@ def encode(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def decode_crop(jpeg: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-  """Decodes (top, left, height, width) of a JPEG, and no more than it must.
+  """Decodes a window of a JPEG without decoding the rest.
 
-  The pixels are those of the decoded whole, but for a few on the border:
-  there, colour is not interpolated with neighbours beyond it.
+  The pixels equal those of the whole decoded image, except for a few on the
+  border: there, colour is not interpolated with neighbours outside the window.
+
+  Args:
+    jpeg: Bytes of a JPEG file.
+    window: (top, left, height, width).
+
+  Returns:
+    [height, width, 3] of uint8.
   """
   return tf.io.decode_and_crop_jpeg(jpeg, window, channels=3, dct_method=_DCT)
 
 
 def resize_and_crop(image: tf.Tensor, size: int) -> tf.Tensor:
-  """The central square, scaled to `size` (paper section 2).
+  """Scales an image's central square to `size` (paper section 2).
 
   Area averaging shrinks and bicubic interpolation enlarges, as cuda-convnet2's
   make-data did (CC2). The square is cut out first, so that a banner costs no
-  more than its centre; the paper's order differs by half a pixel at most.
+  more than its centre. The paper's order (scale first) differs by half a pixel
+  at most.
 
   Args:
     image: [H, W, 3] of uint8.
-    size: pixels.
+    size: Side of the result, in pixels.
 
   Returns:
     [size, size, 3] of uint8.
@@ -81,22 +101,75 @@ def resize_and_crop(image: tf.Tensor, size: int) -> tf.Tensor:
   return tf.ensure_shape(image, (size, size, 3))
 
 
+def read(path: str | os.PathLike, size: int) -> np.ndarray:
+  """Reads a picture and scales it as `prepare` does.
+
+  Args:
+    path: File of a picture.
+    size: Side of the result, in pixels.
+
+  Returns:
+    [size, size, 3] of uint8.
+
+  Raises:
+    UserError: If the file cannot be read as an image.
+  """
+  try:
+    encoded = pathlib.Path(path).read_bytes()
+    return resize_and_crop(decode(encoded), size).numpy()
+  except OSError as error:
+    raise errors.UserError(f'{path}: {error.strerror}') from error
+  except tf.errors.InvalidArgumentError as error:
+    raise errors.UserError(f'{path} cannot be read as an image') from error
+
+
+def scale_all(
+  images: Iterable[Image], size: int, batch_size: int
+) -> Iterator[np.ndarray]:
+  """Scales pictures as `prepare` does, some at a time.
+
+  Args:
+    images: Paths of files, or an array [N, H, W, 3] of uint8.
+    size: Side of the results, in pixels.
+    batch_size: Largest number of pictures at a time.
+
+  Yields:
+    [B, size, size, 3] of uint8; one empty batch if there are no pictures.
+
+  Raises:
+    UserError: If a picture cannot be read or has a wrong shape or type.
+  """
+  if isinstance(images, str | os.PathLike):
+    images = [images]
+  scaled = (_scale(number, image, size) for number, image in enumerate(images))
+  batch = list(itertools.islice(scaled, batch_size))
+  yield np.array(batch, np.uint8).reshape(-1, size, size, 3)
+  while batch := list(itertools.islice(scaled, batch_size)):
+    yield np.stack(batch)
+
+
+def _scale(number: int, image: Image, size: int) -> np.ndarray:
+  if isinstance(image, str | os.PathLike):
+    return read(image, size)
+  pixels = np.asarray(image)
+  is_rgb = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size
+  if not is_rgb or pixels.dtype != np.uint8:
+    raise errors.UserError(
+      f'images[{number}] is an array {list(pixels.shape)} of {pixels.dtype}; '
+      'give paths of files, or an array [N, H, W, 3] of uint8.'
+    )
+  return resize_and_crop(pixels, size).numpy()
+
+
 def color_products(image: tf.Tensor) -> tf.Tensor:
-  """Sums over all pixels of the products of two colours.
+  """Sums the products of every two colours over all pixels.
 
   Args:
     image: [H, W, 3] of uint8, up to 33,000 pixels wide.
 
   Returns:
-    [3, 3] of int64: exact.
+    [3, 3] of int64, exact sums.
   """
-  planes = tf.unstack(tf.cast(image, tf.int32), axis=-1)
-
-  def total(i: int, j: int) -> tf.Tensor:
-    of_rows = tf.reduce_sum(planes[i] * planes[j], axis=1)
-    return tf.reduce_sum(tf.cast(of_rows, tf.int64))
-
-  sums = {(i, j): total(i, j) for i in range(3) for j in range(i, 3)}
-  return tf.stack(
-    [[sums[min(i, j), max(i, j)] for j in range(3)] for i in range(3)]
-  )
+  pixels = tf.cast(image, tf.int32)
+  of_rows = tf.matmul(pixels, pixels, transpose_a=True)  # [H, 3, 3]
+  return tf.reduce_sum(tf.cast(of_rows, tf.int64), axis=0)

@@ -1,10 +1,13 @@
 """Batches as a pure function of (seed, step).
 
-Epoch e is a permutation keyed by (seed, e); example i of the run is position
+Epoch e is a permutation keyed by (seed, e). Example i of the run is position
 i mod N of epoch i div N, and step k holds examples kB to kB + B - 1. Crops and
-flips are drawn in the same way. Nothing has state: any step is reached at
-once, and neither workers nor processes change a batch.
+flips are drawn in the same way. There is no iterator state: any step is
+reached at once, and neither workers nor processes change a batch. Step k counts
+from 0 here; the training log calls the same step k + 1.
 """
+
+from __future__ import annotations
 
 import functools
 import os
@@ -13,16 +16,21 @@ from collections.abc import Callable, Iterator
 
 import ml_collections
 import numpy as np
-import tensorflow as tf
 
 from alexnet_jax import errors
 from alexnet_jax.data import augment, images, records
+from alexnet_jax.data.lazy import tf
 
 Batch = dict[str, np.ndarray]
+# Draws for the examples at given places in the run.
+Draw = Callable[[np.ndarray], augment.Draws]
+# Number of a piece of a batch -> its draws and places.
+DrawPiece = Callable[[np.ndarray], tuple[augment.Draws, np.ndarray]]
+
 _PREFETCH = 2  # batches
-# A worker fills this many images at a time, or the largest divisor of the
-# batch below: memory does not grow with batch size times workers.
-_MOST_AT_A_TIME = 128
+# A worker loads at most so many images at a time, so that memory does not grow
+# with batch size times workers.
+_MAX_PIECE = 128
 _ALL = slice(None)
 
 
@@ -36,30 +44,34 @@ def train_batches(
   end_step: int,
   share: slice = _ALL,
 ) -> Iterator[Batch]:
-  """Augmented batches of the steps from `start_step` up to `end_step`.
+  """Yields augmented batches of the steps from `start_step` up to `end_step`.
 
   Args:
-    prepared: the set to read.
-    data: `config.data`.
-    seed: keys order, crops and flips.
-    batch_size: B, of the global batch.
-    start_step: number of the first batch.
-    end_step: one past the last.
-    share: the b examples of each batch that this process needs.
+    prepared: Prepared set to read.
+    data: Config of the data, `config.data`.
+    seed: Seed that keys order, crops and flips.
+    batch_size: Size of the global batch, B.
+    start_step: Number of the first batch.
+    end_step: Number of the batch after the last.
+    share: Slice of each batch, b examples, that this process needs.
 
   Yields:
     {'image': [b, c, c, 3] of uint8, 'label': [b] of int32, 'index': [b] of
     uint32, each example's place in the run}.
 
   Raises:
-    UserError: where a stored image cannot be read.
+    UserError: If a stored image cannot be read.
   """
-  split = prepared.open_split('train')
   draw = functools.partial(draw_examples, prepared, data, seed)
-  pieces = _Pieces(draw, batch_size, share)
-  steps = range(start_step, end_step)
   for image, label, place in _batches(
-    prepared, split, pieces, steps, data.crop_size, data.workers
+    prepared,
+    'train',
+    draw,
+    batch_size=batch_size,
+    share=share,
+    steps=range(start_step, end_step),
+    size=data.crop_size,
+    workers=data.workers,
   ):
     yield {'image': image, 'label': label, 'index': place.astype(np.uint32)}
 
@@ -67,10 +79,10 @@ def train_batches(
 def num_train_examples(
   prepared: records.PreparedSet, data: ml_collections.ConfigDict
 ) -> int:
-  """How many images an epoch has.
+  """Returns the number of images in an epoch.
 
   Raises:
-    UserError: where data.train_examples asks for more than there are.
+    UserError: If data.train_examples asks for more than there are.
   """
   count = prepared.num_examples('train')
   if data.train_examples > count:
@@ -83,7 +95,7 @@ def num_train_examples(
 
 @functools.lru_cache(maxsize=1)
 def _order(count: int) -> np.ndarray:
-  """Records in the order in which `train_examples` takes them."""
+  """Returns the order in which `data.train_examples` chooses records."""
   return np.random.default_rng(zlib.crc32(b'train_examples')).permutation(count)
 
 
@@ -93,7 +105,7 @@ def draw_examples(
   seed: int,
   places: np.ndarray,
 ) -> augment.Draws:
-  """Records, crops and flips of the run's examples at `places` [b]."""
+  """Draws records, crops and flips of the examples at `places` [b] in a run."""
   margin = prepared.image_size - data.crop_size
   count = num_train_examples(prepared, data)
   draws = augment.draw(seed, places, count, margin)
@@ -114,33 +126,36 @@ def eval_batches(
   share: slice = _ALL,
   workers: int = 0,
 ) -> Iterator[Batch]:
-  """Whole images of a split in order, the last batch padded.
+  """Yields whole images of a split in order, with the last batch padded.
 
   Args:
-    prepared: the set to read.
+    prepared: Prepared set to read.
     split_name: 'train' or 'validation'.
-    batch_size: B, of the global batch.
-    share: the b examples of each batch that this process needs.
-    workers: threads that read; 0 for one a core.
+    batch_size: Size of the global batch, B.
+    share: Slice of each batch, b examples, that this process needs.
+    workers: Number of threads that read; 0 for one per core.
 
   Yields:
     {'image': [b, S, S, 3] of uint8, 'label': [b] of int32, 'mask': [b] of
-    float32, 0 for padding}; the masks of all shares add up to the split's
-    size.
+    float32, 0 for padding}. The masks of all shares add up to the split's size.
 
   Raises:
-    UserError: where a stored image cannot be read.
+    UserError: If a stored image cannot be read.
   """
-  split = prepared.open_split(split_name)
-  count, size = len(split.labels), prepared.image_size
+  count = len(prepared.open_split(split_name))
 
   def draw(places: np.ndarray) -> augment.Draws:
     return augment.no_draws(np.minimum(places, count - 1))
 
-  pieces = _Pieces(draw, batch_size, share)
-  steps = range(-(-count // batch_size))
   for image, label, place in _batches(
-    prepared, split, pieces, steps, size, workers
+    prepared,
+    split_name,
+    draw,
+    batch_size=batch_size,
+    share=share,
+    steps=range(-(-count // batch_size)),
+    size=prepared.image_size,
+    workers=workers,
   ):
     yield {'image': image, 'label': label, 'mask': np.float32(place < count)}
 
@@ -148,10 +163,10 @@ def eval_batches(
 def read_images(
   prepared: records.PreparedSet, split_name: str, rows: np.ndarray
 ) -> np.ndarray:
-  """Whole images of a few records: [n, S, S, 3] of uint8.
+  """Returns whole images of a few records, [n, S, S, 3] of uint8.
 
   Raises:
-    UserError: where a stored image cannot be read.
+    UserError: If a stored image cannot be read.
   """
   split = prepared.open_split(split_name)
   if isinstance(split, records.RawSplit):
@@ -163,7 +178,7 @@ def read_images(
 
 
 def with_threads(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
-  """Gives a dataset threads of its own for `count` calls at a time."""
+  """Gives a dataset its own threads, for `count` calls at a time."""
   options = tf.data.Options()
   # Of two threads, one often waits for something: a core would be idle.
   options.threading.private_threadpool_size = count + 2
@@ -171,116 +186,75 @@ def with_threads(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
 
 
 def num_cores() -> int:
-  """Cores that this process may use."""
+  """Returns the number of cores that this process may use."""
   if hasattr(os, 'sched_getaffinity'):  # not on every system
     return len(os.sched_getaffinity(0))
   return os.cpu_count()
 
 
-class _Pieces:
-  """Cuts each batch into pieces, and says what each piece holds.
-
-  Attributes:
-    count: how many make up this process's share of a batch.
-  """
-
-  def __init__(
-    self,
-    draw: Callable[[np.ndarray], augment.Draws],
-    batch_size: int,
-    share: slice,
-  ):
-    self._draw, self._batch_size = draw, batch_size
-    self._share = np.arange(batch_size)[share]
-    self.count = next(
-      n
-      for n in range(1, len(self._share) + 1)
-      if len(self._share) % n == 0 and len(self._share) // n <= _MOST_AT_A_TIME
-    )
-
-  def __call__(self, number: np.ndarray) -> tuple[augment.Draws, np.ndarray]:
-    """Draws and places of piece `number`, counted from step 0 on."""
-    step, piece = divmod(int(number), self.count)
-    own = np.split(self._share, self.count)[piece]
-    places = step * self._batch_size + own
-    return self._draw(places), places
-
-
 def _batches(
   prepared: records.PreparedSet,
-  split: records.JpegSplit | records.RawSplit,
-  pieces: _Pieces,
+  split_name: str,
+  draw: Draw,
+  *,
+  batch_size: int,
+  share: slice,
   steps: range,
   size: int,
   workers: int,
 ) -> Iterator[tuple[np.ndarray, ...]]:
   """Yields images [b, size, size, 3], labels [b] and places [b]."""
+  split, workers = prepared.open_split(split_name), workers or num_cores()
+  own = np.arange(batch_size)[share]
+  pieces = np.split(own, _num_pieces(len(own)))
+
+  def draw_piece(number: np.ndarray) -> tuple[augment.Draws, np.ndarray]:
+    step, piece = divmod(int(number), len(pieces))
+    places = step * batch_size + pieces[piece]
+    return draw(places), places
+
   if isinstance(split, records.RawSplit):
-    load = _load_raw(split, pieces, size)
+    load = _load_raw(split, draw_piece, size)
   else:
-    load = _load_jpeg(split, pieces, size, prepared.image_size)
-  workers = workers or num_cores()
+    load = _load_jpeg(split, draw_piece, size, prepared.image_size)
   dataset = tf.data.Dataset.range(
-    steps.start * pieces.count, steps.stop * pieces.count
+    steps.start * len(pieces), steps.stop * len(pieces)
   ).map(load, workers, deterministic=True)
-  if pieces.count > 1:
-    dataset = dataset.batch(pieces.count).map(_join)
+  if len(pieces) > 1:
+    dataset = dataset.batch(len(pieces))
   dataset = with_threads(dataset.prefetch(_PREFETCH), workers)
-  iterator = dataset.as_numpy_iterator()
-  for step in steps:
-    try:
-      batch = next(iterator)
-    except tf.errors.OpError as error:
-      raise _damaged(prepared, split, pieces, step) from error
-    yield batch
-
-
-def _damaged(
-  prepared: records.PreparedSet,
-  split: records.JpegSplit | records.RawSplit,
-  pieces: _Pieces,
-  step: int,
-) -> errors.UserError:
-  """Looks for the record that a step could not read."""
-  for piece in range(step * pieces.count, (step + 1) * pieces.count):
-    draws, _ = pieces(piece)
-    for record in draws.records:
-      if not _is_whole(split, record, prepared.image_size):
-        return prepared.damaged(f'record {record} of a split')
-  return prepared.damaged()
-
-
-def _is_whole(
-  split: records.JpegSplit | records.RawSplit, record: int, size: int
-) -> bool:
-  if isinstance(split, records.RawSplit):
-    return True
   try:
-    image = images.decode(split.read(np.array([record]))[0])
-  except (tf.errors.OpError, IndexError, RuntimeError, ValueError):
-    return False
-  return image.shape == (size, size, 3)
+    for batch in dataset.as_numpy_iterator():
+      if len(pieces) > 1:  # [pieces, n, ...] -> [pieces * n, ...]
+        batch = tuple(x.reshape(-1, *x.shape[2:]) for x in batch)
+      yield batch
+  except tf.errors.OpError as error:
+    raise prepared.damaged() from error
 
 
-def _join(*pieces: tf.Tensor) -> tuple[tf.Tensor, ...]:
-  """[pieces, n, ...] -> [pieces * n, ...]."""
-  return tuple(tf.reshape(x, (-1, *x.shape[2:])) for x in pieces)
+def _num_pieces(count: int) -> int:
+  """Returns into how few equal pieces `count` examples can be divided."""
+  return next(
+    pieces
+    for pieces in range(1, count + 1)
+    if count % pieces == 0 and count // pieces <= _MAX_PIECE
+  )
 
 
 def _load_jpeg(
-  split: records.JpegSplit, pieces: _Pieces, size: int, image_size: int
-):
-  """A piece: read here, decoded in C++."""
+  split: records.JpegSplit, draw_piece: DrawPiece, size: int, image_size: int
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+  """Returns a function that loads a piece: read here, decoded in C++."""
 
   def read(number: np.ndarray) -> tuple[np.ndarray, ...]:
-    draws, places = pieces(number)
+    draws, places = draw_piece(number)
     jpegs = np.array(split.read(draws.records), dtype=object)
     windows = np.insert(draws.corners, [2, 2], size, axis=1)
     return jpegs, windows, draws.flips, split.labels[draws.records], places
 
   def decode(example: tuple[tf.Tensor, ...]) -> tf.Tensor:
     jpeg, window, flip = example
-    # A larger picture has the window as well, of something else.
+    # A larger picture would have such a window too, of something else.
     shape = tf.io.extract_jpeg_shape(jpeg)[:2]
     with tf.control_dependencies([tf.assert_equal(shape, image_size)]):
       image = images.decode_crop(jpeg, window)
@@ -293,16 +267,18 @@ def _load_jpeg(
     )
     spec = tf.TensorSpec((size, size, 3), tf.uint8)
     image = tf.map_fn(decode, tuple(examples), fn_output_signature=spec)
-    return image, _vector(label), _vector(place)
+    return image, label, place
 
   return load
 
 
-def _load_raw(split: records.RawSplit, pieces: _Pieces, size: int):
-  """A piece: copied from the mapped file."""
+def _load_raw(
+  split: records.RawSplit, draw_piece: DrawPiece, size: int
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+  """Returns a function that loads a piece: copied from the mapped file."""
 
   def read(number: np.ndarray) -> tuple[np.ndarray, ...]:
-    draws, places = pieces(number)
+    draws, places = draw_piece(number)
     crops = np.empty((len(places), size, size, 3), np.uint8)
     for crop, record, (top, left), flip in zip(crops, *draws, strict=True):
       window = split[record][top : top + size, left : left + size]
@@ -313,15 +289,5 @@ def _load_raw(split: records.RawSplit, pieces: _Pieces, size: int):
         crop[:] = window
     return crops, split.labels[draws.records], places
 
-  def load(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    image, label, place = tf.numpy_function(
-      read, [number], [tf.uint8, tf.int32, tf.int64]
-    )
-    image = tf.ensure_shape(image, (None, size, size, 3))
-    return image, _vector(label), _vector(place)
-
-  return load
-
-
-def _vector(x: tf.Tensor) -> tf.Tensor:
-  return tf.ensure_shape(x, (None,))
+  types = [tf.uint8, tf.int32, tf.int64]
+  return lambda number: tuple(tf.numpy_function(read, [number], types))

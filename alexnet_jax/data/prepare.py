@@ -8,10 +8,10 @@ covariance over the pixels that will be read back. Run it as
         --data_dir=data/ --manual_dir=tars/
 
 and find the result in data/imagenet2012/. See `sources` for other names. A
-preparation that was killed goes on after its last whole shard.
+preparation that was killed continues after its last finished shard. With
+--check, a prepared set is read again and compared with its info.json.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -22,15 +22,25 @@ from collections.abc import Iterator
 
 import ml_collections
 import numpy as np
-import tensorflow as tf
-from absl import logging
+import tqdm
+from absl import flags, logging
 
 from alexnet_jax import command_line, errors, locks
-from alexnet_jax.data import check, ilsvrc, records, shards, sources
+from alexnet_jax.data import (
+  ilsvrc,
+  images,
+  pipeline,
+  records,
+  shards,
+  sources,
+)
 
 IMAGE_SIZE = 256
 SHARD_SIZE = 10_000  # examples
 _SPLITS = ('train', 'validation')
+_CHECK_BATCH_SIZE = 64
+# A run does not prepare more images than these by itself.
+_MAX_UNASKED = 100_000
 
 
 def prepare(
@@ -44,36 +54,36 @@ def prepare(
 ) -> records.PreparedSet:
   """Writes a prepared set under `data_dir` and opens it.
 
-  The directory gets its name only when everything in it is complete; what is
-  finished of it before lies beside, in `<name>.partial`.
+  The directory gets its name only when everything in it is complete. Until
+  then, finished shards are kept beside it, in `<name>.partial`.
 
   Args:
-    source: what to prepare.
-    data_dir: root of prepared sets.
-    image_size: side of the stored images; sets whose images are smaller keep
+    source: Source of the pictures.
+    data_dir: Root of the prepared sets.
+    image_size: Side of the stored images; sets whose images are smaller keep
       their size.
     encoding: 'jpeg' (quality 95), 'raw', or '' for jpeg unless the images are
       under 64 pixels, which are kept exactly.
-    skip_errors: whether pictures that cannot be read are left out, and named
-      in info.json, rather than stop the preparation.
-    shard_size: examples a shard.
+    skip_errors: Whether pictures that cannot be read are left out and named in
+      info.json. If not, they stop the preparation.
+    shard_size: Number of examples per shard.
 
   Raises:
-    UserError: where an image cannot be read, or the place is taken.
+    UserError: If an image cannot be read, or the directory has other content.
   """
   size = min(image_size, source.native_size or image_size)
   encoding = encoding or (records.RAW if size < 64 else records.JPEG)
   job = shards.Job(source, size, encoding, shard_size, skip_errors)
   root = pathlib.Path(data_dir).expanduser()
   final = root / sources.directory_name(source.name)
-  with _only_one(final):
+  with _lock(final):
     if not (final / 'info.json').exists():
-      _prepare_alone(job, final)
+      _prepare_locked(job, final)
   return records.open_prepared(data_dir, source.name)
 
 
 @contextlib.contextmanager
-def _only_one(final: pathlib.Path) -> Iterator[None]:
+def _lock(final: pathlib.Path) -> Iterator[None]:
   """Waits until no other process prepares the same set."""
   final.parent.mkdir(parents=True, exist_ok=True)
   with open(final.with_name(f'{final.name}.lock'), 'w') as file:
@@ -83,7 +93,7 @@ def _only_one(final: pathlib.Path) -> Iterator[None]:
     yield
 
 
-def _prepare_alone(job: shards.Job, final: pathlib.Path) -> None:
+def _prepare_locked(job: shards.Job, final: pathlib.Path) -> None:
   if final.exists():
     raise errors.UserError(
       f'{final} exists but holds no prepared set; remove it, or give another '
@@ -107,10 +117,10 @@ def _prepare_alone(job: shards.Job, final: pathlib.Path) -> None:
 
 
 def _open_partial(partial: pathlib.Path, job: shards.Job) -> None:
-  """Keeps the finished shards of the same job.
+  """Creates the directory of a preparation, or keeps that of the same job.
 
   Raises:
-    UserError: where those of another job would be lost.
+    UserError: If finished shards of another job would be lost.
   """
   path = partial / 'job.json'
   identity = json.dumps(job.identity(), sort_keys=True)
@@ -129,7 +139,7 @@ def _open_partial(partial: pathlib.Path, job: shards.Job) -> None:
 def _finish(
   job: shards.Job, written: dict[str, shards.Progress], directory: pathlib.Path
 ) -> None:
-  """Writes what describes the shards; info.json last, in one go."""
+  """Writes the files that describe the shards; info.json last, atomically."""
   for split, progress in written.items():
     labels = np.array(progress.labels, np.int32)
     np.save(directory / f'{split}_labels.npy', labels)
@@ -155,10 +165,13 @@ def _finish(
 
 
 def open_or_prepare(data: ml_collections.ConfigDict) -> records.PreparedSet:
-  """Opens what `config.data` names, preparing it first where it is small.
+  """Opens the prepared set that a config names; prepares it if it is small.
+
+  Args:
+    data: Config of the data, `config.data`.
 
   Raises:
-    UserError: where it is missing and large, or of another image size.
+    UserError: If the set is missing and large, or has another image size.
   """
   prepared = records.open_prepared(data.dir, data.name)
   if prepared is None:
@@ -171,24 +184,6 @@ def open_or_prepare(data: ml_collections.ConfigDict) -> records.PreparedSet:
   for warning in prepared.warnings():
     logging.warning(warning)
   return prepared
-
-
-def check_origin(prepared: records.PreparedSet, manual_dir: str) -> None:
-  """Raises UserError where a set was prepared from other files.
-
-  Args:
-    prepared: the set.
-    manual_dir: the directory of the ILSVRC tars or of Kaggle's ILSVRC/, if
-      they are still there.
-  """
-  name, known = prepared.info['source'], prepared.info['fingerprint']
-  given = sources.fingerprint(name, manual_dir)
-  if given and known and given != known:
-    raise errors.UserError(
-      f'{prepared.directory} was prepared from other files than '
-      f'{manual_dir or name} has now; remove it to prepare these, or give '
-      'another data directory.'
-    )
 
 
 def _prepare_small(data: ml_collections.ConfigDict) -> records.PreparedSet:
@@ -204,7 +199,7 @@ def _prepare_small(data: ml_collections.ConfigDict) -> records.PreparedSet:
       f'`{_command(data)}`.'
     )
   source = sources.open_source(data.name, data.tfds_dir, data.manual_dir)
-  if not source.is_small:
+  if sum(source.num_examples.values()) > _MAX_UNASKED:
     raise errors.UserError(
       f'data.name={data.name!r} is not prepared in {data.dir} and has more '
       f'images than a run prepares by itself: run `{_command(data)}` first.'
@@ -213,7 +208,7 @@ def _prepare_small(data: ml_collections.ConfigDict) -> records.PreparedSet:
 
 
 def _command(data: ml_collections.ConfigDict) -> str:
-  """The command that prepares what `config.data` names."""
+  """Returns the command that prepares the set that a config names."""
   manual_dir = 'tars/' if data.name == sources.IMAGENET else ''
   options = {
     'source': data.name,
@@ -226,89 +221,157 @@ def _command(data: ml_collections.ConfigDict) -> str:
   return shlex.join(['python', '-m', 'alexnet_jax.data.prepare', *given])
 
 
-def _parse_args() -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='python -m alexnet_jax.data.prepare',
-    description=__doc__.splitlines()[0],
-  )
-  add = parser.add_argument
-  add('--source', required=True, help='see alexnet_jax/data/sources.py')
-  add('--data_dir', default='data/', help='root of the result')
-  add('--tfds_dir', default='', help="TFDS's own directory")
-  add(
-    '--manual_dir',
-    default='',
-    help="directory of the ILSVRC tars or of Kaggle's ILSVRC/",
-  )
-  add('--image_size', type=int, help=f'default: {IMAGE_SIZE}')
-  add('--encoding', choices=[records.JPEG, records.RAW])
-  add(
-    '--on_error',
-    choices=['stop', 'skip'],
-    default='stop',
-    help='what to do about files that cannot be read',
-  )
-  add(
-    '--verify_tars',
-    action='store_true',
-    help="compare the ILSVRC tars' MD5 sums with the published ones first",
-  )
-  add(
-    '--check',
-    action='store_true',
-    help='read a prepared set: counts, digests, decoding, statistics',
-  )
-  return parser.parse_args()
+def check_origin(prepared: records.PreparedSet, manual_dir: str) -> None:
+  """Raises UserError if a set was prepared from other files than there are now.
+
+  Args:
+    prepared: Prepared set.
+    manual_dir: Directory of the ILSVRC tars or of Kaggle's ILSVRC/; '' if they
+      are no longer there.
+  """
+  name, known = prepared.info['source'], prepared.info['fingerprint']
+  given = sources.fingerprint(name, manual_dir)
+  if given and known and given != known:
+    raise errors.UserError(
+      f'{prepared.directory} was prepared from other files than '
+      f'{manual_dir or name} has now; remove it to prepare these, or give '
+      'another data directory.'
+    )
 
 
-def _check_same(prepared: records.PreparedSet, given: dict) -> None:
-  """Raises UserError where a set is not as the command line asks."""
-  info = prepared.info
-  asked = {name: value for name, value in given.items() if value}
-  if asked.get('image_size', 0) > info['image_size'] == info['native_size']:
-    del asked['image_size']  # smaller pictures keep their size
-  for name, value in asked.items():
-    if value != info[name]:
+def check(prepared: records.PreparedSet) -> None:
+  """Reads a whole prepared set and compares it with its info.json.
+
+  All files must have their digests, every image must decode, and the images
+  must have the stored mean image and covariance.
+
+  Raises:
+    UserError: If a file is not as it was written; the message names it.
+  """
+  for split in prepared.info['splits']:
+    _check_digests(prepared, split)
+    sums = _pixel_sums(prepared, split)
+    if split == 'train':
+      _check_statistics(prepared, sums)
+
+
+def _check_digests(prepared: records.PreparedSet, split: str) -> None:
+  infos = prepared.info['shards'][split]
+  pairs = list(zip(prepared.shard_paths(split), infos, strict=True))
+  for path, info in tqdm.tqdm(pairs, desc=f'digests of {split}', unit='shard'):
+    records.check_digest(path, info['sha256'])
+
+
+def _pixel_sums(prepared: records.PreparedSet, split: str) -> shards.PixelSums:
+  """Decodes every image of a split and sums up their pixels."""
+  sums = shards.PixelSums(prepared.image_size)
+  batches = pipeline.eval_batches(prepared, split, _CHECK_BATCH_SIZE)
+  with tqdm.tqdm(total=prepared.num_examples(split), unit='image') as bar:
+    bar.set_description(f'images of {split}')
+    for batch in batches:
+      for image in batch['image'][batch['mask'] > 0]:
+        sums.add(image, images.color_products(image).numpy())
+        bar.update()
+  return sums
+
+
+def _check_statistics(
+  prepared: records.PreparedSet, sums: shards.PixelSums
+) -> None:
+  stored = prepared.statistics()
+  for name, value in sums.statistics().items():
+    if not np.array_equal(stored[name], value):
       raise errors.UserError(
-        f'--{name}={value} but {prepared.directory} was prepared with '
-        f'{info[name]}; give another data_dir.'
+        f'{prepared.directory / "statistics.npz"} has another {name} than the '
+        'images; remove the directory and prepare the set again.'
       )
 
 
-def _open_or_prepare(args: argparse.Namespace) -> records.PreparedSet:
-  """Does what the command line asks for."""
-  if args.verify_tars:
-    ilsvrc.verify(args.manual_dir)
-  prepared = records.open_prepared(args.data_dir, args.source)
-  if prepared is None and args.check:
+def define_flags() -> None:
+  """Defines the flags of `python -m alexnet_jax.data.prepare`."""
+  flags.DEFINE_string(
+    'source', None, 'imagenet2012, a TFDS name, folder=PATH or shapes.'
+  )
+  flags.DEFINE_string('data_dir', 'data/', 'Root of the prepared sets.')
+  flags.DEFINE_string('tfds_dir', '', "Directory of TFDS's own copies.")
+  flags.DEFINE_string(
+    'manual_dir', '', "Directory of the ILSVRC tars or of Kaggle's ILSVRC/."
+  )
+  flags.DEFINE_integer(
+    'image_size', None, f'Side of the stored images; default {IMAGE_SIZE}.'
+  )
+  flags.DEFINE_enum(
+    'encoding',
+    None,
+    [records.JPEG, records.RAW],
+    'Form of the stored images; default jpeg, or raw under 64 pixels.',
+  )
+  flags.DEFINE_enum(
+    'on_error',
+    'stop',
+    ['stop', 'skip'],
+    'Whether pictures that cannot be read stop the preparation or are skipped.',
+  )
+  flags.DEFINE_bool(
+    'verify_tars',
+    False,
+    "Compare the ILSVRC tars' MD5 sums with the published ones first.",
+  )
+  flags.DEFINE_bool(
+    'check', False, 'Read a prepared set and compare it with its info.json.'
+  )
+
+
+def main(_: list[str]) -> None:
+  """Prepares, or checks, the set that the flags name."""
+  given = flags.FLAGS
+  if not given.source:
     raise errors.UserError(
-      f'--check: {args.data_dir} has no prepared {args.source}; prepare it '
+      '--source is missing; give imagenet2012, a TFDS name, folder=PATH or '
+      'shapes.'
+    )
+  if given.verify_tars:
+    ilsvrc.verify(given.manual_dir)
+  prepared = records.open_prepared(given.data_dir, given.source)
+  if prepared is None:
+    prepared = _prepare_from_flags(given)
+  _check_same(prepared, given)
+  check_origin(prepared, given.manual_dir)
+  if given.check:
+    check(prepared)
+  print(_summary(prepared))
+
+
+def _prepare_from_flags(given: flags.FlagValues) -> records.PreparedSet:
+  if given.check:
+    raise errors.UserError(
+      f'--check: {given.data_dir} has no prepared {given.source}; prepare it '
       'first, without --check.'
     )
-  if prepared is None:
-    prepared = prepare(
-      sources.open_source(args.source, args.tfds_dir, args.manual_dir),
-      args.data_dir,
-      args.image_size or IMAGE_SIZE,
-      args.encoding or '',
-      skip_errors=args.on_error == 'skip',
-    )
-  _check_same(
-    prepared, {'image_size': args.image_size, 'encoding': args.encoding}
+  return prepare(
+    sources.open_source(given.source, given.tfds_dir, given.manual_dir),
+    given.data_dir,
+    given.image_size or IMAGE_SIZE,
+    given.encoding or '',
+    skip_errors=given.on_error == 'skip',
   )
-  check_origin(prepared, args.manual_dir)
-  return prepared
 
 
-def main() -> None:
-  """Prepares, or checks, what the command line names."""
-  args = _parse_args()
-  tf.config.set_visible_devices([], 'GPU')
-  with command_line.one_sentence():
-    prepared = _open_or_prepare(args)
-    if args.check:
-      check.check(prepared)
-  print(_summary(prepared))
+def _check_same(prepared: records.PreparedSet, given: flags.FlagValues) -> None:
+  """Raises UserError if a set has another size or encoding than the flags."""
+  info = prepared.info
+  # Pictures smaller than asked for keep their size.
+  keeps_size = (
+    (given.image_size or 0) > info['image_size'] == info['native_size']
+  )
+  names = ['encoding'] if keeps_size else ['encoding', 'image_size']
+  for name in names:
+    value = given[name].value
+    if value is not None and value != info[name]:
+      raise errors.UserError(
+        f'--{name}={value} but {prepared.directory} was prepared with '
+        f'{info[name]}; give another --data_dir.'
+      )
 
 
 def _summary(prepared: records.PreparedSet) -> str:
@@ -322,4 +385,4 @@ def _summary(prepared: records.PreparedSet) -> str:
 
 
 if __name__ == '__main__':
-  main()
+  command_line.run(main, define_flags)

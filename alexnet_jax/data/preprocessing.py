@@ -1,4 +1,4 @@
-"""What turns stored pixels into the network's input, and travels with a run.
+"""Preprocessing from stored pixels to the network's input.
 
 A run writes its `preprocessing.npz` before step 0. Evaluation, prediction and
 fine-tuning read that file, never the statistics of the data at hand.
@@ -17,19 +17,21 @@ import numpy as np
 from alexnet_jax import errors
 from alexnet_jax.data import records
 
+_REMEDY = 'put that file back into the workdir'
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-  """Mean subtraction, scale and the principal components of colour.
+  """Mean image, scale and principal components of colour.
 
   Attributes:
     mean_image: [S, S, 3] of float32, on the 0-255 scale.
     eigenvalues: [3] of float32, of the RGB covariance on the 0-255 scale,
       largest first.
-    eigenvectors: [3, 3] of float32, one a column, in the same order.
-    scale: what inputs are divided by after the mean is subtracted: [], or [3]
-      for red, green and blue.
-    crop_size: side of the network's input, in pixels.
+    eigenvectors: [3, 3] of float32, one per column, in the same order.
+    scale: [] or [3] (red, green, blue) of float32. Inputs are divided by it
+      after the mean is subtracted.
+    crop_size: Side of the network's input, in pixels.
   """
 
   mean_image: np.ndarray
@@ -45,13 +47,15 @@ class Preprocessing:
   ) -> jax.Array:
     """Turns pixels into inputs.
 
+    The centre of the mean image is subtracted, whatever the crop's place
+    (CHM).
+
     Args:
       images: [N, c, c, 3] of uint8.
-      noise: applied between mean subtraction and scale, as in training.
+      noise: Function applied after the mean and before the scale, in training.
 
     Returns:
-      [N, c, c, 3] of float32. Whatever the crop's place, the centre of the
-      mean image is subtracted (CHM).
+      [N, c, c, 3] of float32.
     """
     margin = (self.mean_image.shape[0] - int(self.crop_size)) // 2
     end = margin + int(self.crop_size)
@@ -59,7 +63,7 @@ class Preprocessing:
     return noise(images.astype(jnp.float32) - mean) / self.scale
 
   def digest(self) -> str:
-    """SHA-256 of every array, with its name, type and shape."""
+    """Returns a SHA-256 of all arrays, with their names, types and shapes."""
     sha = hashlib.sha256()
     for name, array in dataclasses.asdict(self).items():
       sha.update(f'{name} {array.dtype} {array.shape} '.encode())
@@ -67,33 +71,41 @@ class Preprocessing:
     return sha.hexdigest()
 
   def check_digest(self, expected: str) -> None:
-    """Raises UserError where a checkpoint was trained with another one."""
+    """Raises UserError if a checkpoint was trained with other preprocessing.
+
+    Args:
+      expected: Digest that the checkpoint holds.
+    """
     if self.digest() != expected:
       raise errors.UserError(
         'preprocessing.npz is not the one that the checkpoint was trained '
-        'with; put that file back into the workdir.'
+        f'with; {_REMEDY}.'
       )
 
   def save(self, path: pathlib.Path) -> None:
-    """Writes `preprocessing.npz`."""
+    """Writes the arrays to a file, `preprocessing.npz`."""
     np.savez(path, **dataclasses.asdict(self))
 
 
 def load(path: pathlib.Path) -> Preprocessing:
-  """Reads `preprocessing.npz`.
+  """Reads the Preprocessing that `save` wrote.
 
   Raises:
-    UserError: where it is damaged.
+    UserError: If the file is damaged.
   """
-  remedy = 'put that file back into the workdir'
-  with errors.damage_as_user_error(path, remedy), np.load(path) as arrays:
+  with errors.damage_as_user_error(path, _REMEDY), np.load(path) as arrays:
     return Preprocessing(**arrays)
 
 
 def from_statistics(
   prepared: records.PreparedSet, data: ml_collections.ConfigDict
 ) -> Preprocessing:
-  """Derives it from a prepared set's training statistics and `config.data`."""
+  """Derives Preprocessing from a training set's statistics.
+
+  Args:
+    prepared: Prepared set.
+    data: Config of the data, `config.data`, with `scale` and `crop_size`.
+  """
   statistics = prepared.statistics()
   eigenvalues, eigenvectors = np.linalg.eigh(statistics['rgb_covariance'])
   return Preprocessing(

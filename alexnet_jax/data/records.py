@@ -1,11 +1,11 @@
-"""Prepared sets on disk: one directory each, complete or absent.
+"""Prepared data sets on disk: one directory each, complete or absent.
 
-info.json         source, image size, encoding, counts, a digest a shard
-class_names.txt   one a line, by label
-statistics.npz    of the training pixels: mean_image [S, S, 3], 0-255, and
-                  rgb_covariance [3, 3] on that scale, both float64
-<split>-00000-of-00129.array_record   shards of JPEG files, or
-<split>-00000-of-00129.raw            of nothing but uint8 [n, S, S, 3]
+info.json         source, image size, encoding, counts, digests of the files
+class_names.txt   one name per line, by label
+statistics.npz    of the training pixels: mean_image [S, S, 3] and
+                  rgb_covariance [3, 3], both float64, on the 0-255 scale
+<split>-00000-of-00129.array_record   shards that hold JPEG files, or
+<split>-00000-of-00129.raw            that hold only uint8 [n, S, S, 3]
 <split>_labels.npy                    int32 [N]
 """
 
@@ -26,25 +26,25 @@ from alexnet_jax.data import ilsvrc, sources
 JPEG = 'jpeg'
 RAW = 'raw'
 _SUFFIX = {JPEG: 'array_record', RAW: 'raw'}
-# Bytes of a split; of more, digests would hold up each start for minutes.
-_MOST_VERIFIED = 8 * 2**30
+# Bytes of a split: verifying more would delay each start by minutes.
+_MAX_VERIFIED = 8 * 2**30
 
 
 def shard_path(
   directory: pathlib.Path, split: str, shard: int, count: int, encoding: str
 ) -> pathlib.Path:
-  """Where shard number `shard` of `count` lies."""
+  """Returns the path of shard number `shard` of `count`."""
   return directory / f'{split}-{shard:05d}-of-{count:05d}.{_SUFFIX[encoding]}'
 
 
 def sha256(path: pathlib.Path) -> str:
-  """The digest of a file."""
+  """Returns the SHA-256 digest of a file."""
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def check_digest(path: pathlib.Path, digest: str) -> None:
-  """Raises UserError where a file is not the one with this digest."""
+  """Raises UserError if a file is missing or has another digest."""
   if not path.exists() or sha256(path) != digest:
     raise errors.UserError(
       f'{path} is not as it was written: run `python -m '
@@ -54,12 +54,64 @@ def check_digest(path: pathlib.Path, digest: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class PreparedSet:
-  """A prepared set, opened for reading.
+class JpegSplit:
+  """Split whose records are JPEG files, with random access.
 
   Attributes:
-    directory: where it lies.
-    info: the contents of info.json.
+    labels: [N] of int32.
+    source: Random access to the files.
+  """
+
+  labels: np.ndarray
+  source: array_record_data_source.ArrayRecordDataSource
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def read(self, rows: np.ndarray) -> list[bytes]:
+    """Returns the JPEG files of the records `rows` [b].
+
+    They are read one after another. Reading them in one call would start a
+    thread for each shard that a batch meets, which takes six times as long.
+    """
+    return [self.source[row] for row in rows.tolist()]
+
+
+@dataclasses.dataclass(frozen=True)
+class RawSplit:
+  """Split whose records are pixels, mapped into memory.
+
+  Attributes:
+    labels: [N] of int32.
+    shards: Arrays [n, S, S, 3] of uint8.
+  """
+
+  labels: np.ndarray
+  shards: list[np.ndarray]
+
+  @functools.cached_property
+  def _starts(self) -> list[int]:
+    return [0, *itertools.accumulate(len(shard) for shard in self.shards)]
+
+  def __len__(self) -> int:
+    return self._starts[-1]
+
+  def __getitem__(self, row: int) -> np.ndarray:
+    """Returns record number `row`, [S, S, 3], mapped but not yet read."""
+    shard = bisect.bisect_right(self._starts, row) - 1
+    return self.shards[shard][row - self._starts[shard]]
+
+
+Split = JpegSplit | RawSplit
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedSet:
+  """Prepared data set, opened for reading.
+
+  Attributes:
+    directory: Directory that holds its files.
+    info: Contents of info.json.
   """
 
   directory: pathlib.Path
@@ -72,15 +124,15 @@ class PreparedSet:
 
   @functools.cached_property
   def class_names(self) -> list[str]:
-    """By label."""
+    """Names of the classes, by label."""
     return (self.directory / 'class_names.txt').read_text().splitlines()
 
   def num_examples(self, split: str) -> int:
-    """How many images `split` has."""
+    """Returns the number of images of a split."""
     return self.info['splits'][split]
 
   def warnings(self) -> list[str]:
-    """What a reader of a run's numbers must know about its data."""
+    """Returns sentences that qualify the results of a run on this data."""
     counts = self.info['splits']
     if self.info['source'] != sources.IMAGENET or counts == ilsvrc.COUNTS:
       return []
@@ -91,23 +143,23 @@ class PreparedSet:
     ]
 
   def statistics(self) -> dict[str, np.ndarray]:
-    """'mean_image' and 'rgb_covariance' of the training set."""
+    """Returns 'mean_image' and 'rgb_covariance' of the training set."""
     with np.load(self.directory / 'statistics.npz') as statistics:
       return dict(statistics)
 
   def shard_paths(self, split: str) -> list[pathlib.Path]:
-    """The files of a split, in order."""
+    """Returns the paths of a split's shards, in order."""
     count, encoding = len(self.info['shards'][split]), self.info['encoding']
     return [
       shard_path(self.directory, split, shard, count, encoding)
       for shard in range(count)
     ]
 
-  def open_split(self, split: str) -> 'JpegSplit | RawSplit':
-    """Opens 'train' or 'validation'.
+  def open_split(self, split: str) -> Split:
+    """Opens a split, 'train' or 'validation'.
 
     Raises:
-      UserError: where there is no such split.
+      UserError: If there is no such split, or its files are damaged.
     """
     if split not in self.info['splits']:
       raise errors.UserError(
@@ -115,15 +167,15 @@ class PreparedSet:
         f'from {", ".join(self.info["splits"])}.'
       )
     if split not in self._opened:
-      self._opened[split] = self._open_whole(split)
+      self._opened[split] = self._open_checked(split)
     return self._opened[split]
 
   @functools.cached_property
-  def _opened(self) -> dict[str, 'JpegSplit | RawSplit']:
-    # Once each: TensorFlow never lets go of what its functions have read from.
+  def _opened(self) -> dict[str, Split]:
+    # Each split is opened once: TensorFlow keeps what its functions read from.
     return {}
 
-  def _open_whole(self, split: str) -> 'JpegSplit | RawSplit':
+  def _open_checked(self, split: str) -> Split:
     try:
       opened = self._open(split)
     except (OSError, RuntimeError, ValueError) as error:
@@ -138,14 +190,14 @@ class PreparedSet:
       )
     return opened
 
-  def damaged(self, what: str = 'a file') -> errors.UserError:
-    """What reading it ends in where something is not as it was written."""
+  def damaged(self) -> errors.UserError:
+    """Returns the error that says that an image cannot be read."""
     return errors.UserError(
-      f'{self.directory} has {what} that is not as it was stored: run `python '
-      '-m alexnet_jax.data.prepare` with --check to see all that is damaged.'
+      f'{self.directory} has a file that is not as it was stored: run `python '
+      '-m alexnet_jax.data.prepare` with --check to see what is damaged.'
     )
 
-  def _open(self, split: str) -> 'JpegSplit | RawSplit':
+  def _open(self, split: str) -> Split:
     labels = np.load(self.directory / f'{split}_labels.npy')
     paths = self.shard_paths(split)
     if self.info['encoding'] == JPEG:
@@ -153,73 +205,28 @@ class PreparedSet:
         [str(path) for path in paths]
       )
       return JpegSplit(labels, source)
-    # Files of pixels say nothing of damage, unlike those of JPEGs.
-    if sum(path.stat().st_size for path in paths) <= _MOST_VERIFIED:
+    # ArrayRecord has checksums of its own; raw pixels have only these.
+    if sum(path.stat().st_size for path in paths) <= _MAX_VERIFIED:
       for path, shard in zip(paths, self.info['shards'][split], strict=True):
         check_digest(path, shard['sha256'])
     return RawSplit(labels, [self._map(path) for path in paths])
 
   def _map(self, path: pathlib.Path) -> np.ndarray:
-    empty = not path.stat().st_size  # which cannot be mapped
+    empty = not path.stat().st_size  # and cannot be mapped
     pixels = np.empty(0, np.uint8) if empty else np.memmap(path, np.uint8, 'r')
     return pixels.reshape(-1, self.image_size, self.image_size, 3)
 
 
-@dataclasses.dataclass(frozen=True)
-class JpegSplit:
-  """Random access to a split of JPEG files.
-
-  Attributes:
-    labels: [N] of int32.
-    source: the stored files.
-  """
-
-  labels: np.ndarray
-  source: array_record_data_source.ArrayRecordDataSource
-
-  def __len__(self) -> int:
-    return len(self.source)
-
-  def read(self, rows: np.ndarray) -> list[bytes]:
-    """The JPEG files of records [b].
-
-    One after another: reading them in one call starts a thread for each of
-    the many shards that a batch meets, which costs six times as much.
-    """
-    return [self.source[row] for row in rows.tolist()]
-
-
-@dataclasses.dataclass(frozen=True)
-class RawSplit:
-  """Random access to a split of pixels, mapped into memory.
-
-  Attributes:
-    labels: [N] of int32.
-    shards: arrays [n, S, S, 3] of uint8.
-  """
-
-  labels: np.ndarray
-  shards: list[np.ndarray]
-
-  @functools.cached_property
-  def _starts(self) -> list[int]:
-    return [0, *itertools.accumulate(len(shard) for shard in self.shards)]
-
-  def __len__(self) -> int:
-    return self._starts[-1]
-
-  def __getitem__(self, row: int) -> np.ndarray:
-    """Record number `row`: [S, S, 3], mapped, not yet read."""
-    shard = bisect.bisect_right(self._starts, row) - 1
-    return self.shards[shard][row - self._starts[shard]]
-
-
 def open_prepared(data_dir: str, name: str) -> PreparedSet | None:
-  """Opens the prepared set of source `name`, or returns None.
+  """Opens the prepared set of a source, or returns None if there is none.
+
+  Args:
+    data_dir: Root of the prepared sets.
+    name: Name of the source, see `sources`.
 
   Raises:
-    UserError: where its files are laid out in a way that is no longer read, or
-      one of the small ones is damaged.
+    UserError: If an older version of this project wrote the set, or one of its
+      small files is damaged.
   """
   directory = pathlib.Path(data_dir).expanduser() / sources.directory_name(name)
   path = directory / 'info.json'

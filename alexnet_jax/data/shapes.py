@@ -1,9 +1,9 @@
-"""The embedded data: ten classes of shapes and textures, drawn by formula.
+"""Embedded data set: ten classes of shapes and textures, drawn by formula.
 
 A fresh machine has no ImageNet. These pictures cost nothing to ship, go
-through the same pipeline, and hold what AlexNet's first layer looks for:
-edges, colours, gratings. Colours, places, sizes and turns are random, so that
-no class can be told from its colour or from one pixel.
+through the same pipeline, and have what AlexNet's first layer looks for:
+edges, colours, gratings. Colours, places, sizes and rotations are random, so
+that no class can be told from its colour or from one pixel.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ _SALT = {'train': 0, 'validation': 1}
 
 
 def _polygon(angle, radius, corners):
-  """Inside of a regular polygon, in polar coordinates."""
+  """Returns what lies inside a regular polygon, in polar coordinates."""
   sector = 2 * np.pi / corners
   distance = radius * np.cos((angle % sector) - sector / 2)
   return distance < np.cos(sector / 2)
@@ -49,7 +49,7 @@ CLASS_NAMES = tuple(SHAPES)
 
 
 def _coordinates(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-  """A turned, moved and scaled grid: two arrays [SIZE, SIZE]."""
+  """Returns a rotated, moved and scaled grid: two arrays [SIZE, SIZE]."""
   axis = np.linspace(-1, 1, SIZE)
   x, y = np.meshgrid(axis, axis)
   scale = rng.uniform(0.45, 0.8)
@@ -60,7 +60,7 @@ def _coordinates(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-  """Two colours [3] that a person can tell apart."""
+  """Draws two colours [3] that a person can tell apart."""
   while True:
     front, back = rng.uniform(20, 235, (2, 3))
     if np.abs(front - back).sum() > 150:
@@ -68,7 +68,11 @@ def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(split: str, index: int) -> tuple[np.ndarray, int]:
-  """Draws example `index` of `split`, always the same.
+  """Draws one example, which is the same at every call.
+
+  Args:
+    split: 'train' or 'validation'.
+    index: Number of the example in its split.
 
   Returns:
     [SIZE, SIZE, 3] of uint8, and its label in 0..9.

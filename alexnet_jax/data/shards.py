@@ -1,8 +1,10 @@
-"""Writes a split of a prepared set, shard by shard.
+"""Writing one split of a prepared set, shard by shard.
 
-What finished shards hold is kept beside them, so that a preparation that was
-killed goes on after the last whole one.
+What the finished shards hold is saved beside them. So a preparation that was
+killed continues after the last finished shard.
 """
+
+from __future__ import annotations
 
 import contextlib
 import dataclasses
@@ -14,26 +16,26 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tqdm
 from array_record.python import array_record_module
 
 from alexnet_jax import errors
-from alexnet_jax.data import images, pipeline, records, sources, statistics
+from alexnet_jax.data import images, pipeline, records, sources
+from alexnet_jax.data.lazy import tf
 
 Example = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """What is to be prepared, and how.
+  """Description of a preparation.
 
   Attributes:
-    source: the pictures.
-    size: side of the stored images, in pixels.
+    source: Source of the pictures.
+    size: Side of the stored images, in pixels.
     encoding: records.JPEG or records.RAW.
-    shard_size: examples of the source a shard.
-    skip_errors: whether pictures that cannot be read are left out.
+    shard_size: Number of the source's examples per shard.
+    skip_errors: Whether pictures that cannot be read are left out.
   """
 
   source: sources.Source
@@ -43,11 +45,11 @@ class Job:
   skip_errors: bool
 
   def num_shards(self, split: str) -> int:
-    """Of a split, whole or not."""
+    """Returns the number of shards of a split."""
     return -(-self.source.num_examples[split] // self.shard_size)
 
   def identity(self) -> dict[str, Any]:
-    """What must be the same for finished shards to be of use."""
+    """Returns all fields on which the content of a shard depends."""
     return {
       'source': self.source.name,
       'fingerprint': self.source.fingerprint,
@@ -58,26 +60,66 @@ class Job:
     }
 
 
-@dataclasses.dataclass
-class Progress:
-  """What the finished shards of a split hold.
+class PixelSums:
+  """Sums over the pixels of images, in integers: exact in any order.
 
   Attributes:
-    shards: {'images', 'sha256'} of each.
-    labels: of all their images.
-    skipped: names of pictures that could not be read.
-    sums: over all their pixels.
+    count: Number of images added.
+    pixels: [S, S, 3] of int64, the sum of the images.
+    products: [3, 3] of int64, sums of the products of every two colours.
+  """
+
+  def __init__(self, size: int):
+    self.count = 0
+    self.pixels = np.zeros((size, size, 3), np.int64)
+    self.products = np.zeros((3, 3), np.int64)
+
+  def add(self, image: np.ndarray, products: np.ndarray) -> None:
+    """Adds one image.
+
+    Args:
+      image: [S, S, 3] of uint8.
+      products: [3, 3], the image's `images.color_products`.
+    """
+    self.count += 1
+    self.pixels += image
+    self.products += products
+
+  def statistics(self) -> dict[str, np.ndarray]:
+    """Returns the mean image and the covariance of RGB over all pixels."""
+    num_pixels = self.count * self.pixels[..., 0].size
+    mean = self.pixels.sum(axis=(0, 1)) / num_pixels
+    return {
+      'mean_image': self.pixels / self.count,
+      'rgb_covariance': self.products / num_pixels - np.outer(mean, mean),
+    }
+
+
+@dataclasses.dataclass
+class Progress:
+  """Content of the finished shards of a split.
+
+  Attributes:
+    shards: {'images', 'sha256'} of each shard.
+    labels: Labels of all images.
+    skipped: Names of the pictures that could not be read.
+    sums: Sums over all pixels.
   """
 
   shards: list[dict]
   labels: list[int]
   skipped: list[str]
-  sums: statistics.PixelSums
+  sums: PixelSums
 
   @classmethod
-  def load(cls, path: pathlib.Path, size: int) -> 'Progress':
-    """Reads what `save` wrote; nothing is finished where it did not."""
-    sums = statistics.PixelSums(size)
+  def load(cls, path: pathlib.Path, size: int) -> Progress:
+    """Reads what `save` wrote, or returns the state before the first shard.
+
+    Args:
+      path: Path of the file.
+      size: Side of the stored images, in pixels.
+    """
+    sums = PixelSums(size)
     if not path.exists():
       return cls([], [], [], sums)
     with np.load(path) as arrays:
@@ -87,7 +129,7 @@ class Progress:
       return cls(labels=arrays['labels'].tolist(), sums=sums, **lists)
 
   def save(self, path: pathlib.Path) -> None:
-    """Writes a new file and renames it: a kill leaves the old one."""
+    """Writes a new file and renames it, so that a kill leaves the old one."""
     lists = {'shards': self.shards, 'skipped': self.skipped}
     new = path.with_suffix('.new.npz')
     np.savez(
@@ -100,19 +142,19 @@ class Progress:
 
 
 def write_split(job: Job, split: str, directory: pathlib.Path) -> Progress:
-  """Writes what is missing of a split's shards.
+  """Writes the shards of a split that are not finished yet.
 
   Args:
-    job: what is to be prepared.
+    job: Description of the preparation.
     split: 'train' or 'validation'.
-    directory: of the shards, and of the split's progress.
+    directory: Directory of the shards and of the split's progress.
 
   Returns:
-    What all shards hold.
+    Progress with all shards finished.
 
   Raises:
-    UserError: where a picture cannot be read and may not be skipped, none can
-      be read, or the source ends early.
+    UserError: If a picture cannot be read and may not be skipped, if no picture
+      can be read, or if the source ends early.
   """
   saved, count = directory / f'{split}_progress.npz', job.num_shards(split)
   progress = Progress.load(saved, job.size)
@@ -120,9 +162,9 @@ def write_split(job: Job, split: str, directory: pathlib.Path) -> Progress:
     _stop(progress.skipped[0])
   start = len(progress.shards) * job.shard_size
   on_error = progress.skipped.append if job.skip_errors else _stop
-  forms = _stored_forms(job, split, start, on_error)
-  # Closed, so that no bar is drawn after an error's sentence.
-  with contextlib.closing(forms) as examples:
+  examples = _stored_examples(job, split, start, on_error)
+  # Closed before an error's sentence is printed, so that no bar follows it.
+  with contextlib.closing(examples):
     for shard in range(len(progress.shards), count):
       path = records.shard_path(directory, split, shard, count, job.encoding)
       slice_ = itertools.islice(examples, job.shard_size)
@@ -136,13 +178,13 @@ def write_split(job: Job, split: str, directory: pathlib.Path) -> Progress:
   return progress
 
 
-def _stored_form(example: Example, job: Job) -> Example:
-  """What is stored, and the pixels that it reads back as."""
+def _stored_example(example: Example, job: Job) -> Example:
+  """Returns what is stored of an example, and the pixels it decodes to."""
   pixels = images.resize_and_crop(images.decode(example['image']), job.size)
   stored = tf.constant(b'')
   if job.encoding == records.JPEG:
     stored = images.encode(pixels)
-    # The same decoder as in training, so that the mean is of what it sees.
+    # Decoded as in training, so that the mean is that of training's pixels.
     pixels = images.decode_crop(stored, [0, 0, job.size, job.size])
   return {
     'stored': stored,
@@ -152,26 +194,26 @@ def _stored_form(example: Example, job: Job) -> Example:
   }
 
 
-def _stored_forms(
+def _stored_examples(
   job: Job, split: str, start: int, on_error: Callable[[str], None]
 ) -> Iterator[Example | None]:
-  """Yields a split's examples in order, behind a progress bar.
+  """Yields the stored examples of a split in order, with a progress bar.
 
   Args:
-    job: what is to be prepared.
+    job: Description of the preparation.
     split: 'train' or 'validation'.
-    start: number of the first example.
-    on_error: is told the name of a picture that cannot be read; where it
-      returns, None is yielded in the picture's place.
+    start: Number of the first example.
+    on_error: Function that takes the name of a picture that cannot be read. If
+      it returns, None is yielded in the picture's place.
 
   Raises:
-    UserError: where the source ends early.
+    UserError: If the source ends early.
   """
   source, count = job.source, job.source.num_examples[split]
   # Enough to hide what this thread does; AUTOTUNE's buffers would grow.
   ahead = 2 * pipeline.num_cores()
   dataset = source.examples(split, start).map(
-    lambda example: _stored_form(example, job), ahead, deterministic=True
+    lambda example: _stored_example(example, job), ahead, deterministic=True
   )
   dataset = pipeline.with_threads(dataset.prefetch(ahead), ahead)
   iterator = dataset.as_numpy_iterator()
@@ -181,7 +223,7 @@ def _stored_forms(
     for index in range(start, count):
       try:
         yield next(iterator)
-      except tf.errors.InvalidArgumentError:  # a decoder's
+      except tf.errors.InvalidArgumentError:  # from a decoder
         example = next(source.examples(split, index).as_numpy_iterator())
         on_error(example['name'].decode())
         yield None
@@ -231,6 +273,6 @@ def _write_shard(
 def _open_writer(path: pathlib.Path, encoding: str):
   if encoding == records.RAW:
     return open(path, 'wb')
-  # Random access reads nothing else, and JPEG does not compress again.
+  # One record per group, because access is random; JPEG is compressed already.
   options = 'group_size:1,uncompressed'
   return array_record_module.ArrayRecordWriter(str(path), options)

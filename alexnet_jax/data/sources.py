@@ -1,16 +1,18 @@
-"""Where pictures come from: TFDS, folders of class folders, drawn shapes.
+"""Sources of pictures: TFDS, folders of class folders, drawn shapes.
 
 A source is named as in `--config.data.name`:
 
     imagenet2012, cifar10, imagenette/320px-v2   any TFDS classification set
     folder=/my/images                            a folder of class folders
-    shapes                                       the embedded procedural set
+    shapes                                       the embedded drawn set
 
-`folder=` reads `train/` with `validation/` or `val/`; without these, class
-folders directly, where every image whose path hashes to 0 modulo 10 validates.
-`imagenet2012` is built by TFDS from the tars of image-net.org; without them,
-the folders that Kaggle has are read.
+A folder holds `train/` and `validation/` (or `val/`), each with a folder per
+class. Without these two it holds the class folders themselves, and every image
+whose path hashes to 0 modulo 10 is for validation. TFDS builds `imagenet2012`
+from the tars of image-net.org; without the tars, Kaggle's folders are read.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
@@ -18,33 +20,29 @@ import pathlib
 import tarfile
 from collections.abc import Callable
 
-import tensorflow as tf
-import tensorflow_datasets as tfds
-
 from alexnet_jax import errors
 from alexnet_jax.data import ilsvrc, shapes
+from alexnet_jax.data.lazy import tf, tfds
 
 IMAGENET = 'imagenet2012'
 _IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png')
 _FOLDER = 'folder='
-# Longer than this is prepared by its own command, with the user's consent.
-_SMALL = 100_000
-# Split -> its images, in order -> their classes.
+# Split -> paths of its images, in order -> names of their classes.
 Splits = dict[str, dict[pathlib.Path, str]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Pictures with labels.
+  """Source of pictures with labels.
 
   Attributes:
-    name: as in `config.data.name`.
-    class_names: by label.
-    native_size: side of the square pictures where all have the same, else None.
-    num_examples: split -> count, for 'train' and 'validation'.
-    examples: (split, start) -> dataset of {'image': encoded bytes, 'label',
-      'name'}, in a fixed order, from number `start` on.
-    fingerprint: of the files it is from, see `fingerprint`.
+    name: Name of the source, as in `config.data.name`.
+    class_names: Names of the classes, by label.
+    native_size: Side of the pictures if all are squares of one size, else None.
+    num_examples: {'train': count, 'validation': count}.
+    examples: Function of (split, start) that returns a dataset of {'image':
+      encoded bytes, 'label', 'name'} in a fixed order, from number `start` on.
+    fingerprint: Digest that tells its files from others, see `fingerprint`.
   """
 
   name: str
@@ -54,14 +52,9 @@ class Source:
   examples: Callable[[str, int], tf.data.Dataset]
   fingerprint: str = ''
 
-  @property
-  def is_small(self) -> bool:
-    """Whether training may prepare it without being asked."""
-    return sum(self.num_examples.values()) <= _SMALL
-
 
 def directory_name(name: str) -> str:
-  """The prepared set's directory under `data.dir`."""
+  """Returns the name of a source's directory under `data.dir`."""
   if not name.startswith(_FOLDER):
     return name.replace('/', '-')
   path = _folder(name)
@@ -70,10 +63,12 @@ def directory_name(name: str) -> str:
 
 
 def describe(name: str) -> tuple[int, int | None]:
-  """Number of classes and native size, without reading any picture.
+  """Returns a source's number of classes and native size.
+
+  No picture is read for that.
 
   Raises:
-    UserError: where there is no such set.
+    UserError: If there is no such source.
   """
   if name == 'shapes':
     return len(shapes.CLASS_NAMES), shapes.SIZE
@@ -84,47 +79,95 @@ def describe(name: str) -> tuple[int, int | None]:
 
 
 def open_source(name: str, tfds_dir: str = '', manual_dir: str = '') -> Source:
-  """Opens a source; TFDS downloads or builds its own copy where needed.
+  """Opens a source; TFDS downloads or builds its own copy where it must.
 
   Args:
-    name: as in `config.data.name`.
-    tfds_dir: where TFDS keeps its sets; '' for TFDS's own default.
-    manual_dir: the directory of the ILSVRC tars or of Kaggle's ILSVRC/.
+    name: Name of the source, as in `config.data.name`.
+    tfds_dir: Directory where TFDS keeps its sets; '' for TFDS's default.
+    manual_dir: Directory of the ILSVRC tars or of Kaggle's ILSVRC/.
 
   Raises:
-    UserError: where the source does not exist or files of it are missing.
+    UserError: If the source does not exist or files of it are missing.
   """
   if name == 'shapes':
     return _shapes_source()
-  if name.startswith(_FOLDER):
-    return _files_source(name, _folder(name), _folder_splits(name))
-  if name == IMAGENET and (folder := ilsvrc.kaggle_folder(manual_dir)):
-    return _files_source(name, folder, _kaggle_splits(folder))
+  if files := _files(name, manual_dir):
+    return _files_source(name, *files)
   return _tfds_source(name, tfds_dir, manual_dir)
 
 
-def _shapes_source() -> Source:
-  def examples(split: str, start: int) -> tf.data.Dataset:
-    def draw(index: tf.Tensor) -> dict[str, tf.Tensor]:
-      image, label = tf.numpy_function(
-        lambda i: shapes.draw(split, int(i)),
-        [index],
-        [tf.uint8, tf.int64],
-        stateful=False,
-      )
-      image = tf.ensure_shape(image, (shapes.SIZE, shapes.SIZE, 3))
-      return {
-        'image': tf.io.encode_png(image, compression=0),
-        'label': label,
-        'name': tf.strings.join(['shapes/', split, '/', tf.as_string(index)]),
-      }
+def is_image(path: pathlib.Path) -> bool:
+  """Returns whether a file's name has the suffix of a picture."""
+  return path.suffix.lower() in _IMAGE_SUFFIXES
 
+
+def fingerprint(name: str, manual_dir: str = '') -> str:
+  """Returns a digest that tells a source's files from others.
+
+  No file is read as a whole. The digest covers sizes and both ends of ILSVRC's
+  tars; of a folder it covers paths, sizes and classes of the images.
+
+  Args:
+    name: Name of the source, as in `config.data.name`.
+    manual_dir: Directory of the ILSVRC tars or of Kaggle's ILSVRC/.
+
+  Returns:
+    '' if there is nothing to compare: for drawn sets, for sets that TFDS
+    downloads (and checks) itself, and for files that are no longer there.
+  """
+  if name.startswith(_FOLDER) and not _folder(name).is_dir():
+    return ''
+  if files := _files(name, manual_dir):
+    return _fingerprint(*files)
+  return ilsvrc.fingerprint(manual_dir) if name == IMAGENET else ''
+
+
+def _fingerprint(root: pathlib.Path, splits: Splits) -> str:
+  digest = hashlib.sha256()
+  for split, files in splits.items():
+    for path, class_name in files.items():
+      place = path.relative_to(root).as_posix()
+      size = path.stat().st_size if path.exists() else None
+      digest.update(f'{split} {place} {size}\n'.encode())
+      if class_name != path.parent.name:
+        digest.update(f'{class_name}\n'.encode())
+  return digest.hexdigest()
+
+
+def _shapes_source() -> Source:
+  def draw(split: str, index: tf.Tensor) -> dict[str, tf.Tensor]:
+    image, label = tf.numpy_function(
+      lambda i: shapes.draw(split, int(i)),
+      [index],
+      [tf.uint8, tf.int64],
+      stateful=False,
+    )
+    image = tf.ensure_shape(image, (shapes.SIZE, shapes.SIZE, 3))
+    return {
+      'image': tf.io.encode_png(image, compression=0),
+      'label': label,
+      'name': tf.strings.join(['shapes/', split, '/', tf.as_string(index)]),
+    }
+
+  def examples(split: str, start: int) -> tf.data.Dataset:
     indices = tf.data.Dataset.range(start, shapes.NUM_EXAMPLES[split])
-    return indices.map(draw, num_parallel_calls=tf.data.AUTOTUNE)
+    return indices.map(
+      lambda index: draw(split, index), num_parallel_calls=tf.data.AUTOTUNE
+    )
 
   return Source(
     'shapes', shapes.CLASS_NAMES, shapes.SIZE, shapes.NUM_EXAMPLES, examples
   )
+
+
+def _files(name: str, manual_dir: str) -> tuple[pathlib.Path, Splits] | None:
+  """Finds a source's folder and images; None if TFDS or we make the images."""
+  if name.startswith(_FOLDER):
+    return _folder(name), _folder_splits(name)
+  if name == IMAGENET and (folder := ilsvrc.kaggle_folder(manual_dir)):
+    held_out = ilsvrc.kaggle_validation(folder)
+    return folder, {'train': _images(folder / 'train'), 'validation': held_out}
+  return None
 
 
 def _folder(name: str) -> pathlib.Path:
@@ -132,7 +175,7 @@ def _folder(name: str) -> pathlib.Path:
 
 
 def _folder_splits(name: str) -> Splits:
-  """Returns the images of a folder, sorted in each split."""
+  """Finds the images of a folder, sorted in each split."""
   root = _folder(name)
   if not root.is_dir():
     raise errors.UserError(
@@ -158,19 +201,8 @@ def _folder_splits(name: str) -> Splits:
   return splits
 
 
-def _kaggle_splits(folder: pathlib.Path) -> Splits:
-  """Returns the images of Kaggle's ILSVRC-2012, sorted in each split."""
-  validation = ilsvrc.kaggle_validation(folder)
-  return {'train': _images(folder / 'train'), 'validation': validation}
-
-
-def is_image(path: pathlib.Path) -> bool:
-  """Whether a file's name ends like a picture's."""
-  return path.suffix.lower() in _IMAGE_SUFFIXES
-
-
 def _images(root: pathlib.Path) -> dict[pathlib.Path, str]:
-  """Returns the images of all class folders, sorted, with their classes."""
+  """Finds the images of all class folders, sorted, with their classes."""
   images = {}
   for folder in sorted(filter(pathlib.Path.is_dir, root.glob('[!.]*'))):
     found = sorted(filter(is_image, folder.iterdir()))
@@ -195,14 +227,14 @@ def _class_names(files: dict[pathlib.Path, str]) -> tuple[str, ...]:
 
 def _files_source(name: str, root: pathlib.Path, splits: Splits) -> Source:
   class_names = _class_names(splits['train'])
-  strangers = set(_class_names(splits['validation'])) - set(class_names)
-  if strangers:
+  unknown = set(splits['validation'].values()) - set(class_names)
+  if unknown:
     raise errors.UserError(
       f'data.name={name}: validation has classes that train lacks '
-      f'({", ".join(sorted(strangers))}); give both the same class folders, '
+      f'({", ".join(sorted(unknown))}); give both the same class folders, '
       'or more images to classes that have few.'
     )
-  label_of = {label: i for i, label in enumerate(class_names)}
+  label_of = {class_name: i for i, class_name in enumerate(class_names)}
 
   def examples(split: str, start: int) -> tf.data.Dataset:
     files = list(splits[split].items())[start:]
@@ -225,7 +257,7 @@ def _files_source(name: str, root: pathlib.Path, splits: Splits) -> Source:
 
 
 def _read(path: bytes) -> bytes:
-  """A file, or nothing, which is no picture, where there is none."""
+  """Reads a file; of a missing one, returns b'', which is no picture."""
   try:
     return pathlib.Path(path.decode()).read_bytes()
   except OSError:
@@ -251,8 +283,7 @@ def _builder(name: str, tfds_dir: str) -> tfds.core.DatasetBuilder:
 def _label_feature(
   name: str, info: tfds.core.DatasetInfo
 ) -> tfds.features.ClassLabel:
-  # A FeaturesDict has no `get`.
-  features = dict(info.features.items())
+  features = dict(info.features.items())  # a FeaturesDict has no `get`
   label = features.get('label')
   if 'image' not in features or not isinstance(label, tfds.features.ClassLabel):
     raise errors.UserError(
@@ -274,19 +305,11 @@ def _tfds_source(name: str, tfds_dir: str, manual_dir: str) -> Source:
     _check_same_tars(builder, manual_dir)
   else:
     _build(builder, name, manual_dir)
-  held_out = 'validation' if 'validation' in builder.info.splits else 'test'
-  tfds_split = {'train': 'train', 'validation': held_out}
-  for split in tfds_split.values():
-    if split not in builder.info.splits:
-      raise errors.UserError(
-        f'data.name={name!r} has no split {split!r} (it has '
-        f'{", ".join(builder.info.splits)}); choose a set with both training '
-        'and test images.'
-      )
+  splits = _tfds_splits(name, builder)
 
   def examples(split: str, start: int) -> tf.data.Dataset:
     dataset = builder.as_dataset(
-      split=f'{tfds_split[split]}[{start}:]',
+      split=f'{splits[split]}[{start}:]',
       decoders={'image': tfds.decode.SkipDecoding()},
       # In order, and without a copy of small sets in memory.
       read_config=tfds.ReadConfig(
@@ -302,61 +325,42 @@ def _tfds_source(name: str, tfds_dir: str, manual_dir: str) -> Source:
       }
     )
 
-  counts = {
-    s: builder.info.splits[t].num_examples for s, t in tfds_split.items()
-  }
-  marker = _marker(builder)
+  infos, marker = builder.info.splits, _marker(builder)
   return Source(
     name,
     tuple(label.names),
     _native_size(builder.info),
-    counts,
+    {split: infos[own].num_examples for split, own in splits.items()},
     examples,
     marker.read_text() if marker.exists() else '',
   )
 
 
+def _tfds_splits(
+  name: str, builder: tfds.core.DatasetBuilder
+) -> dict[str, str]:
+  """Returns TFDS's names of our splits: 'test' if it has no 'validation'."""
+  own = builder.info.splits
+  held_out = 'validation' if 'validation' in own else 'test'
+  for split in ('train', held_out):
+    if split not in own:
+      raise errors.UserError(
+        f'data.name={name!r} has no split {split!r} (it has {", ".join(own)}); '
+        'choose a set with both training and test images.'
+      )
+  return {'train': 'train', 'validation': held_out}
+
+
 def _example_name(
-  name: str, split: str, index: tf.Tensor, example
+  name: str, split: str, index: tf.Tensor, example: dict[str, tf.Tensor]
 ) -> tf.Tensor:
   own = example.get('file_name', example.get('id'))
   suffix = tf.as_string(index) if own is None else own
   return tf.strings.join([f'{name}/{split}/', suffix])
 
 
-def fingerprint(name: str, manual_dir: str = '') -> str:
-  """A digest that tells a source's files from others, without reading them.
-
-  Of ILSVRC's tars it covers sizes and both ends, of a folder the paths, sizes
-  and classes of its images.
-
-  Returns:
-    '' where there is nothing to compare: drawn sets, those that TFDS downloads
-    (and checks) itself, and files that are no longer there.
-  """
-  if name == IMAGENET and (folder := ilsvrc.kaggle_folder(manual_dir)):
-    return _fingerprint(folder, _kaggle_splits(folder))
-  if name == IMAGENET:
-    return ilsvrc.fingerprint(manual_dir)
-  if name.startswith(_FOLDER) and _folder(name).is_dir():
-    return _fingerprint(_folder(name), _folder_splits(name))
-  return ''
-
-
-def _fingerprint(root: pathlib.Path, splits: Splits) -> str:
-  digest = hashlib.sha256()
-  for split, files in splits.items():
-    for path, class_name in files.items():
-      place = path.relative_to(root).as_posix()
-      size = path.stat().st_size if path.exists() else None
-      digest.update(f'{split} {place} {size}\n'.encode())
-      if class_name != path.parent.name:
-        digest.update(f'{class_name}\n'.encode())
-  return digest.hexdigest()
-
-
 def _marker(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
-  """Beside the copy that TFDS builds: the fingerprint of its tars."""
+  """Returns the path beside TFDS's copy that has its tars' fingerprint."""
   copy = pathlib.Path(builder.data_path)
   return copy.with_name(f'{copy.name}.tars.sha256')
 
@@ -364,7 +368,7 @@ def _marker(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
 def _check_same_tars(
   builder: tfds.core.DatasetBuilder, manual_dir: str
 ) -> None:
-  """Raises UserError where TFDS has built its copy from other tars."""
+  """Raises UserError if TFDS has built its copy from other tars."""
   marker = _marker(builder)
   given = fingerprint(builder.name, manual_dir)
   if given and marker.exists() and marker.read_text() != given:

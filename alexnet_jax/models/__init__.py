@@ -1,4 +1,4 @@
-"""The networks: `AlexNet` reads a table of layers, `layers` has its parts."""
+"""The networks: `alexnet` reads a table of layers, `layers` has the parts."""
 
 from alexnet_jax.models.alexnet import AlexNet
 

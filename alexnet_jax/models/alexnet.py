@@ -1,15 +1,15 @@
-"""AlexNet: one GPU's program, written over the towers that it holds.
+"""AlexNet as a table of layers, over the towers that one device holds.
 
-The network is a table of layers (`config.model`, see `configs/alexnet.py`), so
-every historical variant is a config. A row has
+The table is `config.model` (see `configs/alexnet.py`), so that every historical
+variant is a config. A row has
 
-    kind       'conv', 'local', 'dense', or 'head' (the softmax's inputs, read
-               from all towers and held by every device)
+    kind       'conv', 'local', 'dense' or 'head' (the logits, which read all
+               towers; every device holds their parameters)
     features   output channels of one tower
     kernel, stride, padding (lo, hi)
     gather     whether the layer reads all towers, or only its own
     init_std, init_bias
-    after      what follows, in order, out of 'act', 'lrn', 'spatial_norm',
+    after      operations that follow, in order: 'act', 'lrn', 'spatial_norm',
                'max_pool', 'avg_pool', 'dropout'
 """
 
@@ -40,13 +40,13 @@ OPERATIONS = ('act', 'lrn', 'spatial_norm', 'max_pool', 'avg_pool', 'dropout')
 def layer_table(
   model: ml_collections.ConfigDict,
 ) -> dict[str, ml_collections.ConfigDict]:
-  """The rows of the network in order, without what `model.omit` names.
+  """Returns the rows of the network in order, without those of `model.omit`.
 
-  An omitted layer hands its `gather` on to the next one and its pools back to
-  the one before, so that towers meet and maps shrink as before.
+  The layer after an omitted one takes over its `gather`, the layer before it
+  takes over its pools. So towers meet and pools shrink maps as before.
 
   Raises:
-    UserError: where the table or `omit` names what does not exist.
+    UserError: If the table or `omit` names something that does not exist.
   """
   omit = [name for name in model.omit.split(',') if name]
   _check_omit(omit, model)
@@ -63,6 +63,23 @@ def layer_table(
       pools = tuple(op for op in row.after if op.endswith('_pool'))
       rows[next(reversed(rows))].after += pools
   return rows
+
+
+def layer_row(
+  model: ml_collections.ConfigDict, layer: str
+) -> ml_collections.ConfigDict:
+  """Returns a layer's row of the table of layers.
+
+  Raises:
+    UserError: If the network has no such layer.
+  """
+  table = layer_table(model)
+  if layer not in table:
+    raise errors.UserError(
+      f'layer={layer!r} does not exist in this network: choose from '
+      f'{", ".join(table)}.'
+    )
+  return table[layer]
 
 
 def _check_omit(omit: list[str], model: ml_collections.ConfigDict) -> None:
@@ -93,11 +110,11 @@ def _check_rows(model: ml_collections.ConfigDict) -> None:
 
 
 class AlexNet(nn.Module):
-  """The network of the paper and its relatives, read from a table of layers.
+  """The network of the paper and its variants.
 
   Attributes:
-    config: `config.model`, frozen.
-    towers: the towers this device holds and how they meet.
+    config: Table of layers, `config.model`, frozen.
+    towers: Towers that this device holds, and how they meet.
   """
 
   config: ml_collections.FrozenConfigDict
@@ -111,19 +128,16 @@ class AlexNet(nn.Module):
     *,
     train: bool = False,
   ) -> jax.Array:
-    """Computes logits.
+    """Returns the logits [N, num_classes], in float32.
 
     Args:
-      images: [N, H, W, 3], the preprocessed pixels.
-      index: [N] of uint32, each example's place in the run: keys dropout.
-        Needed in training, as is a 'dropout' rng.
-      train: whether dropout draws masks.
-
-    Returns:
-      [N, num_classes] of float32.
+      images: [N, H, W, 3], preprocessed pixels.
+      index: [N] of uint32, place of each example in the run, on which its
+        dropout masks depend. Needed in training, as is a 'dropout' rng.
+      train: Whether dropout draws masks.
 
     Raises:
-      UserError: where a layer's input is smaller than its filters.
+      UserError: If a layer's input is smaller than its filters.
     """
     # Every column sees the whole image.
     x = [images.astype(self.config.dtype)] * len(self.towers.ids())
@@ -140,9 +154,9 @@ class AlexNet(nn.Module):
     index: jax.Array | None,
     train: bool,
   ) -> layers.Towers:
-    """One row of the table: a layer and what follows it.
+    """Applies one row of the table: a layer and the operations after it.
 
-    Only inside a compact method.
+    It may be called only inside a compact method.
     """
     if row.gather:
       x = [self.towers.gather(x)] * len(x)  # [N, H, W, C] of all towers
@@ -196,7 +210,7 @@ class AlexNet(nn.Module):
   def _across_towers(
     self, function: Callable[[jax.Array], jax.Array], x: layers.Towers
   ) -> layers.Towers:
-    """Applies it to the channels of all towers; each keeps its own."""
+    """Applies a function to the channels of all towers together."""
     whole = function(self.towers.gather(x))  # [N, H, W, T * C]
     size = x[0].shape[-1]
     return [
@@ -225,7 +239,7 @@ class AlexNet(nn.Module):
     return functools.partial(_checked_pool, pool=model.pool, kind=kind)
 
 
-# Leading axes of kernels that are no receptive field: towers, positions.
+# Leading axes of kernels that do not count for the fan-in: towers, positions.
 _BATCH_AXES = {'conv': (0,), 'local': (0, 1, 2), 'dense': (0,), 'head': ()}
 
 
@@ -245,7 +259,7 @@ def _checked_pool(x: jax.Array, pool: ml_collections.ConfigDict, kind: str):
       f'model.pool.stride={pool.stride} leaves cells out between windows of '
       f'{pool.size}; give at most model.pool.size.'
     )
-  # With `ceil`, a window that hangs over the edge by less than a stride counts.
+  # With `ceil`, the last window may hang over the edge by less than a stride.
   overhang = pool.stride - 1 if pool.ceil else 0
   _check_side(x, pool.size - overhang, 'model.pool.size')
   return layers.pool(x, kind, **pool)

@@ -1,13 +1,13 @@
-"""What the network is made of: norms, pools and tower-wise layers.
+"""Parts of the networks: norms, pools and tower-wise layers.
 
 The functions act on one tower, an array [N, H, W, C]. The modules act on the
-list of towers that this device holds; their parameters have a leading tower
+list of towers that this device holds. Their parameters have a leading tower
 axis, so that a checkpoint does not depend on how towers were spread.
 
-Formulas and sizes: paper section 3, and the source released in 2012 (CHM) with
-its public sibling cuda-convnet (CC1). What is written for speed has its plain
-formula in `plain`, under the same name; `experiments.benchmark_step` measures
-what each of them gains.
+Formulas and sizes are those of the paper's section 3, of its source of 2012
+(CHM: github.com/computerhistory/AlexNet-Source-Code) and of its public sibling
+cuda-convnet (CC1). Functions written for speed equal the plain formulas of the
+same name in `tests/reference.py`.
 """
 
 import dataclasses
@@ -24,15 +24,15 @@ Towers = list[jax.Array]
 Initializer = Callable[..., jax.Array]
 
 
-# Windows of a response norm: (axis, size) pairs, sums over their product.
+# Windows of a response norm: pairs (axis, size). Sums are over their product.
 Windows = tuple[tuple[int, int], ...]
 
 
 def _window_sum(x: jax.Array, windows: Windows, mirrored: bool) -> jax.Array:
-  """Sums of `size` neighbours along each axis, zeros outside.
+  """Returns sums of `size` neighbours along each axis, with zeros outside.
 
-  A window reaches from i - size // 2 on; `mirrored` is the transpose, which
-  differs for even sizes.
+  The window of element i starts at i - size // 2. `mirrored` gives the
+  transpose, which differs for even sizes.
   """
   for axis, size in windows:
     before, after = size // 2, size - 1 - size // 2
@@ -46,12 +46,12 @@ def _window_sum(x: jax.Array, windows: Windows, mirrored: bool) -> jax.Array:
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-  """For sums of many terms."""
+  """Returns an array in float32, or in its own type if that is wider."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _power(x: jax.Array, beta: float) -> jax.Array:
-  """x^beta; a power is slow, and the paper's .75 needs none."""
+  """Returns x^beta; for the paper's .75, two square roots are faster."""
   if beta == 0.75:
     root = jnp.sqrt(x)
     return root * jnp.sqrt(root)
@@ -59,7 +59,7 @@ def _power(x: jax.Array, beta: float) -> jax.Array:
 
 
 def _inverse_power(x: jax.Array, beta: float) -> jax.Array:
-  """x^-beta, likewise."""
+  """Returns x^-beta; for the paper's .75, two square roots are faster."""
   if beta == 0.75:
     root = lax.rsqrt(x)
     return root * jnp.sqrt(root)
@@ -70,7 +70,7 @@ def _inverse_power(x: jax.Array, beta: float) -> jax.Array:
 def _response_norm(
   x: jax.Array, windows: Windows, k: float, coefficient: float, beta: float
 ) -> jax.Array:
-  """x / (k + coefficient * sum of squares over the windows)^beta."""
+  """Returns x / (k + coefficient * sum of squares over the windows)^beta."""
   return _response_norm_forward(x, windows, k, coefficient, beta)[0]
 
 
@@ -78,15 +78,15 @@ def _response_norm_forward(x, windows, k, coefficient, beta):
   wide = at_least_float32(x)
   sums = _window_sum(wide * wide, windows, mirrored=False)
   denominator = k + coefficient * sums
-  # A quotient here and a product in the backward pass: were they alike, XLA
-  # would keep the powers in memory from the one to the other.
+  # A quotient here and a product in the backward pass: if they were alike, XLA
+  # would keep the powers in memory between the two.
   y = wide / _power(denominator, beta)
   return y.astype(x.dtype), (x, denominator)
 
 
 def _response_norm_backward(windows, k, coefficient, beta, saved, gradient):
-  # Every x_j has a part in the denominators of all windows that hold j. Two
-  # window sums in place of autodiff's chain of slices, pads and powers.
+  # Every x_j is in the denominators of all windows that hold j. Two window sums
+  # replace autodiff's chain of slices, pads and powers.
   del k
   x, denominator = saved
   wide = at_least_float32(x)
@@ -101,17 +101,17 @@ _response_norm.defvjp(_response_norm_forward, _response_norm_backward)
 def local_response_norm(
   x: jax.Array, *, n: int, k: float, alpha: float, beta: float
 ) -> jax.Array:
-  """b_i = a_i / (k + alpha * sum of a_j^2 over n channels around i)^beta.
+  """Returns a_i / (k + alpha * sum of a_j^2 over n channels around i)^beta.
 
-  Paper section 3.3; for even n the window reaches one further down (CC1).
+  (Paper section 3.3; for even n the window reaches one further down, CC1.)
 
   Args:
-    x: [N, H, W, C], the channels of one tower (windows do not cross towers).
-    n: channels in a window.
-    k: what keeps the denominator away from zero.
-    alpha: coefficient of the sum. The 2012 source divides its `scale` by n
-      before it gets here (CHM layer.py).
-    beta: exponent.
+    x: [N, H, W, C], channels of one tower (windows do not cross towers).
+    n: Channels in a window.
+    k: Constant that keeps the denominator away from zero.
+    alpha: Coefficient of the sum. For the source's form, the caller has
+      divided its `scale` by n (CHM layer.py).
+    beta: Exponent.
 
   Returns:
     [N, H, W, C].
@@ -122,15 +122,16 @@ def local_response_norm(
 def spatial_response_norm(
   x: jax.Array, *, size: int, k: float, scale: float, beta: float
 ) -> jax.Array:
-  """x / (k + scale / size^2 * sum of squares, size x size, same map)^beta.
+  """Returns x / (k + scale / size^2 * sum of squares, same map)^beta.
 
-  `rnorm` of CC1; the paper never mentions the one its net had after LRN2.
+  The sum is over size x size places: `rnorm` of CC1. The paper's net has one
+  after LRN2, which the paper does not mention.
   """
   return _response_norm(x, ((1, size), (2, size)), k, scale / size**2, beta)
 
 
 def count_windows(length: int, size: int, stride: int, ceil: bool) -> int:
-  """How many windows fit; with `ceil`, the last may hang over the edge."""
+  """Returns how many windows fit; with `ceil`, the last may be cut off."""
   if ceil:
     return -(-(length - size) // stride) + 1
   return (length - size) // stride + 1
@@ -144,10 +145,10 @@ class _PoolGeometry:
   window sum) are several times slower on CPUs.
 
   Attributes:
-    size: side of a window.
-    stride: cells from window to window.
-    cells: (H, W) of the input.
-    counts: (H', W') of the windows.
+    size: Side of a window.
+    stride: Cells from window to window.
+    cells: Height and width of the input.
+    counts: Windows over height and width.
   """
 
   size: int
@@ -156,9 +157,9 @@ class _PoolGeometry:
   counts: tuple[int, int]
 
   def _padding(self, sign: int) -> list[tuple[int, int, int]]:
-    """From cells to all that windows cover, or back with a sign of -1.
+    """Returns the padding to all cells that windows cover.
 
-    Negative where a remainder is dropped.
+    It is negative where a remainder is dropped. A sign of -1 undoes it.
     """
     ends = [
       (count - 1) * self.stride + self.size - cells
@@ -167,12 +168,12 @@ class _PoolGeometry:
     return [(0, 0, 0), *((0, sign * end, 0) for end in ends), (0, 0, 0)]
 
   def slices(self, x: jax.Array, fill: float) -> list[jax.Array]:
-    """Each place's values in all windows: arrays [N, H', W', C]."""
+    """Returns each place's values in all windows: arrays [N, H', W', C]."""
     x = lax.pad(x, jnp.asarray(fill, x.dtype), self._padding(1))
     return _place_slices(x, self.size, self.stride, self.counts)
 
   def scatter(self, shares: Iterable[jax.Array]) -> jax.Array:
-    """The transpose of `slices`: sums each place's share into the input."""
+    """Sums each place's share into the input: the transpose of `slices`."""
 
     def spread(share: jax.Array, i: int, j: int) -> jax.Array:
       last = self.size - 1
@@ -187,14 +188,14 @@ class _PoolGeometry:
 
 
 def _places(size: int) -> list[tuple[int, int]]:
-  """(row, column) of the cells of a window, in row order."""
+  """Returns (row, column) of the cells of a window, in row order."""
   return list(itertools.product(range(size), repeat=2))
 
 
 def _place_slices(
   x: jax.Array, size: int, stride: int, counts: tuple[int, int]
 ) -> list[jax.Array]:
-  """Each place's values in all windows of [N, H, W, C]: [N, H', W', C]."""
+  """Returns each place's values in all windows: arrays [N, H', W', C]."""
   rows, columns = [(n - 1) * stride + 1 for n in counts]
   return [
     x[:, i : i + rows : stride, j : j + columns : stride]
@@ -203,9 +204,10 @@ def _place_slices(
 
 
 def _stored(x: jax.Array) -> jax.Array:
-  """Keeps XLA from computing an array anew in each operation that reads it.
+  """Keeps XLA from computing an array again in each operation that reads it.
 
-  On CPUs with the options of `parallel`; else it may do nothing.
+  It works on CPUs with the compiler options of `parallel`; elsewhere it may do
+  nothing.
   """
   return lax.optimization_barrier(x)
 
@@ -218,7 +220,7 @@ def _max_pool(x: jax.Array, geometry: _PoolGeometry) -> jax.Array:
 def _max_pool_forward(x, geometry):
   # The first maximum in row order wins, as in reduce_window.
   maxima, *others = geometry.slices(x, -jnp.inf)
-  # On CPUs, fewer bits take longer.
+  # A smaller type takes longer on CPUs.
   winner = jnp.zeros(maxima.shape, jnp.int32)
   for place, values in enumerate(others, 1):
     winner = jnp.where(values > maxima, place, winner)
@@ -245,7 +247,7 @@ def _avg_pool(x: jax.Array, geometry: _PoolGeometry) -> jax.Array:
 
 
 def _areas(geometry: _PoolGeometry, dtype: jnp.dtype) -> jax.Array:
-  """Cells of each window that lie inside: [1, H', W', 1]."""
+  """Returns how many cells of each window lie inside: [1, H', W', 1]."""
   return sum(geometry.slices(jnp.ones((1, *geometry.cells, 1), dtype), 0))
 
 
@@ -263,15 +265,16 @@ _avg_pool.defvjp(
 def pool(
   x: jax.Array, kind: str, *, size: int, stride: int, ceil: bool
 ) -> jax.Array:
-  """Pooling of [N, H, W, C] over size x size windows, every `stride` cells.
+  """Pools over size x size windows, every `stride` cells.
 
   Args:
     x: [N, H, W, C].
     kind: 'max', or 'avg', which divides by the clipped window's area (CC1).
-    size: side of a window; larger than `stride` overlaps (paper section 3.4).
-    stride: cells from window to window.
-    ceil: whether a last window that hangs over the edge counts (CHM), or the
-      remainder is dropped.
+    size: Side of a window; windows overlap if it is larger than `stride`
+      (paper section 3.4).
+    stride: Cells from window to window.
+    ceil: Whether a last window that hangs over the edge counts (CHM); if not,
+      the remainder is dropped.
 
   Returns:
     [N, H', W', C].
@@ -282,17 +285,18 @@ def pool(
   return {'max': _max_pool, 'avg': _avg_pool}[kind](x, geometry)
 
 
-# Fewer leave vector units idle.
+# With fewer channels, a convolution leaves vector units idle.
 _ENOUGH_CHANNELS = 8
 
 
 def convolve_towers(
   towers: Towers, kernels: jax.Array, stride: int, padding: tuple[int, int]
 ) -> Towers:
-  """Each tower's convolution, [N, H, W, C] by [T, k, k, C, F].
+  """Returns each tower's convolution, of [N, H, W, C] by [T, k, k, C, F].
 
-  Towers that read the same array are one convolution, wider and so faster;
-  others are one each, which XLA runs faster than a grouped one.
+  Towers that read the same array are computed as one convolution, which is
+  wider and so faster. Other towers have one each, which XLA runs faster than a
+  grouped convolution.
   """
   x = towers[0]
   enough_channels = x.shape[-1] >= _ENOUGH_CHANNELS
@@ -307,14 +311,14 @@ def convolve_towers(
 
 
 def _is_shared(towers: Towers) -> bool:
-  """Whether all towers read the same array."""
+  """Returns whether all towers read the same array."""
   return len(towers) > 1 and all(other is towers[0] for other in towers)
 
 
 def convolve(
   x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]
 ) -> jax.Array:
-  """[N, H, W, C] by [k, k, C, F] -> [N, H', W', F]."""
+  """Convolves [N, H, W, C] with [k, k, C, F] to [N, H', W', F]."""
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -327,14 +331,14 @@ def convolve(
 def space_to_depth_convolve(
   x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]
 ) -> jax.Array:
-  """The same as `convolve`, at stride 1 over blocks of stride x stride pixels.
+  """Does the same as `convolve`, at stride 1 over blocks of pixels.
 
-  What was few channels becomes stride^2 times as many.
+  A block of stride x stride pixels has stride^2 times as many channels.
   """
   blocks = -(-kernel.shape[0] // stride)
 
   def fill(length: int) -> tuple[int, int, int]:
-    """Padding to whole blocks; cells beyond the last window are cut off."""
+    """Returns the padding to whole blocks; a remainder is cut off."""
     places = (length + sum(padding) - kernel.shape[0]) // stride + 1
     return padding[0], (places + blocks - 1) * stride - length - padding[0], 0
 
@@ -355,16 +359,16 @@ def convolve_locally(
   stride: int,
   padding: tuple[int, int],
 ) -> jax.Array:
-  """A product for each place: [N, H, W, C] by [H', W', C * k * k, F].
+  """Multiplies the patch at each place with that place's own filters.
 
   Patches are slices; `lax` gets them by a convolution with ones and zeros.
 
   Args:
     x: [N, H, W, C].
-    kernel: filters of every place, see `TowerLocal`.
-    side: k.
-    stride: pixels between places.
-    padding: zeros (top and left, bottom and right).
+    kernel: [H', W', C * k * k, F], filters of every place, see `TowerLocal`.
+    side: Side of the filters, k.
+    stride: Pixels between places.
+    padding: Zeros (top and left, bottom and right).
 
   Returns:
     [N, H', W', F].
@@ -378,13 +382,13 @@ def convolve_locally(
 
 @jax.custom_vjp
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-  """[N, H, W, C] + [C], of one dtype; backward, a product does the sums."""
+  """Adds [C] to [N, H, W, C]; its backward pass sums by a product."""
   return x + bias
 
 
 def _add_bias_backward(_, gradient):
-  # The sum over each example's places is a product with ones: several times
-  # the speed of XLA's reductions on CPUs.
+  # The sum over each example's places is a product with ones, which on CPUs is
+  # several times as fast as XLA's reductions.
   gradient = _stored(gradient)
   places = gradient.reshape(gradient.shape[0], -1, gradient.shape[-1])
   sums = jnp.einsum(
@@ -401,7 +405,7 @@ add_bias.defvjp(lambda x, bias: (add_bias(x, bias), None), _add_bias_backward)
 
 
 def _space_to_depth(x: jax.Array, side: int) -> jax.Array:
-  """[N, H, W, C] -> [N, H / side, W / side, side * side * C]."""
+  """Turns [N, H, W, C] into [N, H / side, W / side, side * side * C]."""
   n, height, width, channels = x.shape
   x = x.reshape(n, height // side, side, width // side, side, channels)
   x = x.transpose(0, 1, 3, 2, 4, 5)
@@ -409,12 +413,12 @@ def _space_to_depth(x: jax.Array, side: int) -> jax.Array:
 
 
 class _TowerLayer(nn.Module):
-  """A layer that maps each local tower with its own parameters.
+  """A layer that maps each local tower with the tower's own parameters.
 
   Attributes:
-    features: output channels of one tower.
-    kernel_init: initializer of weights; called with the tower axis leading.
-    bias_init: initializer of biases.
+    features: Output channels of one tower.
+    kernel_init: Initializer of weights, called with the tower axis leading.
+    bias_init: Initializer of biases.
   """
 
   features: int
@@ -430,12 +434,12 @@ class _TowerLayer(nn.Module):
 
 
 class TowerConv(_TowerLayer):
-  """Convolution: [N, H, W, C] -> [N, H', W', features] in each tower.
+  """Convolution of [N, H, W, C] to [N, H', W', features] in each tower.
 
   Attributes:
-    kernel: side of the filters.
-    stride: pixels between their places.
-    padding: zeros (top and left, bottom and right).
+    kernel: Side of the filters.
+    stride: Pixels between their places.
+    padding: Zeros (top and left, bottom and right).
   """
 
   kernel: int = 3
@@ -453,9 +457,9 @@ class TowerConv(_TowerLayer):
 
 
 class TowerLocal(TowerConv):
-  """A convolution without weight sharing: own filters and bias a position.
+  """Convolution without weight sharing: filters and biases of each position.
 
-  `local` of CC1. Filters are stored [T, H', W', C * k * k, features], channel
+  (`local` of CC1.) Filters are stored [T, H', W', C * k * k, features], channel
   by channel, rows before columns (`jax.lax.conv_general_dilated_local`).
   """
 
@@ -478,15 +482,16 @@ class TowerLocal(TowerConv):
 
 
 def multiply_towers(towers: Towers, kernels: jax.Array) -> Towers:
-  """Each tower's product, [N, C] by [T, C, F].
+  """Returns each tower's product, of [N, C] by [T, C, F].
 
-  As one batch of products: alone, each would first copy its part of `kernels`.
+  They are one batch of products; single ones would first copy their part of
+  `kernels`.
   """
   return list(jnp.stack(towers) @ kernels)
 
 
 class TowerDense(_TowerLayer):
-  """Fully-connected layer: [N, ...] flattened -> [N, features] a tower."""
+  """Dense layer of [N, ...] to [N, features] in each tower."""
 
   @nn.compact
   def __call__(self, towers: Towers) -> Towers:

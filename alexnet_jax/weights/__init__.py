@@ -1,8 +1,6 @@
-"""Weights from elsewhere, and for elsewhere.
+"""Weights of other programs: their files and their layouts.
 
-weight_files   reads and writes files of weights by name
-caffe          reads Caffe's
-convert        our layout and PyTorch's
-pretrained     makes a run of weights that were trained elsewhere
-publish        hands a run's network to other programs
+weight_files   reads .safetensors and .caffemodel, writes .safetensors
+caffe          reads the files of Caffe
+torch_layout   turns our parameters into PyTorch's and back
 """

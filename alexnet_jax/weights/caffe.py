@@ -1,8 +1,8 @@
-"""Reads Caffe's files: weights (.caffemodel) and mean images (.binaryproto).
+"""Reads files of Caffe: weights (.caffemodel) and mean images (.binaryproto).
 
 Their messages (CAFFE src/caffe/proto/caffe.proto) are declared here at run
-time, with the few fields that hold weights. Numbers in them are packed, which
-on the wire is the same as bytes: read as such, NumPy takes them in one go.
+time, with the few fields that hold weights. Lists of numbers are declared as
+bytes, which have the same encoding, so that NumPy reads them at once.
 """
 
 import pathlib
@@ -18,8 +18,8 @@ from google.protobuf import (
 from alexnet_jax import errors
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
-# Message -> (field, number, type), type a scalar or another message, repeated
-# where it starts with *.
+# Message -> fields (name, number, type). A name that starts with * is repeated,
+# and a type is a scalar or another message.
 _MESSAGES = {
   'BlobShape': (('*dim', 1, 'int64'),),
   'BlobProto': (
@@ -72,14 +72,15 @@ def _parse(name: str, path: pathlib.Path) -> message.Message:
 
 def _unreadable(path: pathlib.Path) -> errors.UserError:
   return errors.UserError(
-    f'{path} is damaged or no file of Caffe; give another file.'
+    f'{path} is damaged or not a file of Caffe; give another file.'
   )
 
 
 def _array(blob: message.Message) -> np.ndarray:
-  """A blob's numbers in its shape; ValueError where they do not fit it.
+  """Returns the numbers of a blob, or raises ValueError if they do not fit it.
 
-  Old blobs have four dimensions, with leading ones for matrices and vectors.
+  Old blobs have four dimensions, of which matrices and vectors have leading
+  ones.
   """
   shape = list(blob.shape.dim)
   if not shape:
@@ -96,15 +97,15 @@ def _array(blob: message.Message) -> np.ndarray:
 
 
 def read_weights(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """The weights of a .caffemodel, of the old layer format or the new.
+  """Reads the weights of a .caffemodel, in the old layer format or the new one.
 
   Returns:
     'conv1.weight' [out, in / groups, k, k], 'fc6.weight' [out, C * H * W],
-    'conv1.bias' [out], ..., of float32. A layer's third array and later ones
-    are named by their numbers, as in 'bn1.2'.
+    'conv1.bias' [out], ..., of float32. From the third array of a layer on,
+    names have numbers, such as 'bn1.2'.
 
   Raises:
-    UserError: where the file is damaged or holds no weights.
+    UserError: If the file is damaged or holds no weights.
   """
   net = _parse('NetParameter', path)
   arrays = {}
@@ -121,10 +122,10 @@ def read_weights(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def read_mean(path: pathlib.Path) -> np.ndarray:
-  """The mean image of a .binaryproto: [H, W, 3] of float32, RGB, 0-255.
+  """Reads the mean image of a .binaryproto: [H, W, 3] of float32, RGB, 0-255.
 
   Raises:
-    UserError: where the file is damaged or holds no image of three colours.
+    UserError: If the file is damaged or holds no image of three colours.
   """
   try:
     mean = _array(_parse('BlobProto', path))  # [3, H, W], BGR
@@ -132,7 +133,7 @@ def read_mean(path: pathlib.Path) -> np.ndarray:
     raise _unreadable(path) from error
   if mean.ndim != 3 or len(mean) != 3:
     raise errors.UserError(
-      f'{path} holds an array {list(mean.shape)}, no mean image [3, H, W]; '
+      f'{path} holds an array {list(mean.shape)}, not a mean image [3, H, W]; '
       'give another file.'
     )
   return np.ascontiguousarray(mean[::-1].transpose(1, 2, 0))

@@ -1,15 +1,13 @@
-"""Files of weights by name, told apart by their suffixes.
+"""Files of named weights: .safetensors and Caffe's .caffemodel.
 
-.safetensors   read and written, with metadata
-.pth, .pt      a PyTorch state_dict, read and written; needs PyTorch
-.caffemodel    read
+Our own .safetensors files have metadata, each value as JSON. They say how
+pixels become inputs: (pixels - mean) / scale of a crop of crop_size pixels,
+with colours in channel_order; and what the outputs are called: class_names.
 """
 
-import contextlib
+import json
 import pathlib
-import pickle
-from collections.abc import Iterator
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -19,116 +17,113 @@ from alexnet_jax import errors
 from alexnet_jax.weights import caffe
 
 Arrays = dict[str, np.ndarray]
-Metadata = dict[str, str]
+Metadata = dict[str, Any]
 
-PYTORCH = ('.pth', '.pt')
-READABLE = ('.safetensors', *PYTORCH, '.caffemodel')
-WRITABLE = ('.safetensors', *PYTORCH)
+_METADATA = ('channel_order', 'mean', 'scale', 'crop_size', 'class_names')
+# Step through red, green and blue.
+_STEPS = {'RGB': 1, 'BGR': -1}
+_LARGEST = 1e6  # of numbers about pixels, which are 0 to 255
 
 
 def read(path: pathlib.Path) -> tuple[Arrays, Metadata]:
-  """The arrays of a file, in PyTorch's layout, and what it says of them.
+  """Reads a file of weights.
 
-  Metadata are those of `publish.export_weights`, or none.
+  Returns:
+    Arrays by name, in PyTorch's layout, and the metadata that `write` has put
+    into the file, or no metadata.
 
   Raises:
-    UserError: where the file cannot be read, or not without PyTorch.
-    OSError: where there is no such file.
+    UserError: If the file is damaged or of another format.
+    OSError: If there is no such file.
   """
-  check_suffix('weights', path, READABLE)
-  with open(path, 'rb'):  # which names it where it is missing
-    pass
+  path.stat()  # its error names a missing file
+  if path.suffix in ('.pth', '.pt'):
+    raise errors.UserError(
+      f'weights={path} is a pickle, which could run code; give the file that '
+      f"`safetensors.torch.save_file(torch.load('{path.name}', "
+      f"weights_only=True), '{path.stem}.safetensors')` makes of it."
+    )
+  check_suffix('weights', path, ('.safetensors', '.caffemodel'))
   if path.suffix == '.caffemodel':
     return caffe.read_weights(path), {}
-  if path.suffix == '.safetensors':
-    return _read_safetensors(path)
-  return _read_pytorch(path), {}
+  try:
+    with safetensors.safe_open(path, 'numpy') as file:
+      arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
+      metadata = file.metadata() or {}
+  except Exception as error:  # of many types, for a file that is damaged
+    raise errors.UserError(
+      f'{path} cannot be read as .safetensors ({errors.first_line(error)}); '
+      'give another file.'
+    ) from error
+  return arrays, _parse(path, metadata)
 
 
-def write(path: pathlib.Path, arrays: Arrays, metadata: Metadata) -> None:
-  """Writes arrays; metadata go into .safetensors only.
+def write(
+  path: pathlib.Path, arrays: Arrays, metadata: Metadata | None = None
+) -> None:
+  """Writes a .safetensors file, and the directories on the way.
+
+  Args:
+    path: Path of the file.
+    arrays: Arrays by name.
+    metadata: Values for all names of the metadata, mean and scale as RGB; None
+      to write none.
 
   Raises:
-    UserError: where the suffix is no format, or PyTorch is missing.
+    UserError: If the path has another suffix.
   """
-  check_suffix('output', path, WRITABLE)
+  check_suffix('output', path, ('.safetensors',))
   path.parent.mkdir(parents=True, exist_ok=True)
   arrays = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
-  if path.suffix == '.safetensors':
-    safetensors.numpy.save_file(arrays, path, metadata)
-    return
-  torch = _torch(path)
-  tensors = {name: torch.tensor(x) for name, x in arrays.items()}
-  torch.save(tensors, path)
+  values = _flip(metadata) if metadata else {}
+  texts = {name: json.dumps(value) for name, value in values.items()}
+  safetensors.numpy.save_file(arrays, path, texts)
 
 
 def check_suffix(
   argument: str, path: pathlib.Path, suffixes: tuple[str, ...]
 ) -> None:
-  """Raises UserError where a file's name ends in none of the suffixes."""
+  """Raises UserError if the path ends in none of the suffixes."""
   if path.suffix not in suffixes:
     raise errors.UserError(
       f'{argument}={path} has none of the suffixes {", ".join(suffixes)}; give '
-      'a file of such a format.'
+      'another file.'
     )
 
 
-def _read_safetensors(path: pathlib.Path) -> tuple[Arrays, Metadata]:
-  with _foreign(path), safetensors.safe_open(path, 'numpy') as file:
-    arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    return arrays, file.metadata() or {}
+def _flip(metadata: Metadata) -> Metadata:
+  """Turns mean and scale from RGB into the channel order, or back."""
+  step = _STEPS[metadata['channel_order']]
+  return metadata | {k: metadata[k][::step] for k in ('mean', 'scale')}
 
 
-def _read_pytorch(path: pathlib.Path) -> Arrays:
-  torch = _torch(path)
-  with _foreign(path):
-    try:
-      loaded = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-      raise _no_state_dict(path) from error
-    if isinstance(loaded, dict):
-      loaded = loaded.get('state_dict', loaded)  # of a whole training state
-    if not isinstance(loaded, dict) or not all(
-      isinstance(name, str) and isinstance(x, torch.Tensor)
-      for name, x in loaded.items()
-    ):
-      raise _no_state_dict(path)
-    if any(x.is_complex() for x in loaded.values()):
-      raise TypeError('complex numbers')
-    return {name: x.detach().float().numpy() for name, x in loaded.items()}
-
-
-@contextlib.contextmanager
-def _foreign(path: pathlib.Path) -> Iterator[None]:
-  """Readers of others raise whatever a damaged file makes them raise."""
+def _parse(path: pathlib.Path, texts: dict[str, str]) -> Metadata:
+  if not texts.keys() >= set(_METADATA):
+    return {}  # another program's file
   try:
-    yield
-  except errors.UserError:
-    raise
-  except Exception as error:
-    raise _unreadable(path, error) from error
-
-
-def _no_state_dict(path: pathlib.Path) -> errors.UserError:
-  return errors.UserError(
-    f'{path} holds no state_dict (nothing else is loaded, for it could run '
-    'code); save model.state_dict(), or give another file.'
-  )
-
-
-def _unreadable(path: pathlib.Path, error: Exception) -> errors.UserError:
-  return errors.UserError(
-    f'{path} cannot be read as {path.suffix} ({errors.first_line(error)}); '
-    'give another file.'
-  )
-
-
-def _torch(path: pathlib.Path) -> ModuleType:
-  try:
-    import torch
-  except ImportError as error:
+    metadata = _flip({name: json.loads(texts[name]) for name in _METADATA})
+    is_valid = _is_valid(**metadata)
+  except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+    is_valid = False
+  if not is_valid:
     raise errors.UserError(
-      f'{path} needs PyTorch, which is not installed; run `pip install torch`, '
-      'or give a .safetensors file.'
-    ) from error
-  return torch
+      f'{path} has damaged metadata; write the file again with '
+      '`python -m alexnet_jax.tools.export`, or without metadata.'
+    )
+  return metadata
+
+
+def _is_valid(
+  channel_order: Any, mean: Any, scale: Any, crop_size: Any, class_names: Any
+) -> bool:
+  del channel_order  # `_flip` has looked it up
+  numbers = np.asarray([mean, scale])
+  return (
+    numbers.shape == (2, 3)
+    and numbers.dtype.kind in 'if'
+    and 0 < numbers[1].min() <= np.abs(numbers).max() <= _LARGEST
+    and type(crop_size) is int
+    and crop_size > 0
+    and isinstance(class_names, list)
+    and all(isinstance(name, str) for name in class_names)
+  )

@@ -1,0 +1,315 @@
+"""Every field that a config has, and what follows from the choice of data.
+
+The recipes of configs/ start from `base`, give the network its layers and call
+`for_data`.
+"""
+
+import ml_collections
+
+from alexnet_jax import errors
+from alexnet_jax.data import shapes, sources
+
+# Classes and native size of sets that would be slow to ask TFDS for.
+_KNOWN = {
+  'imagenet2012': (1000, None),
+  'cifar10': (10, 32),
+  'shapes': (len(shapes.CLASS_NAMES), shapes.SIZE),
+}
+
+
+def base() -> ml_collections.ConfigDict:
+  """Returns a config with all fields but the layers, set to their defaults."""
+  config = ml_collections.ConfigDict()
+  # Every random draw of the run depends on it and on the draw's purpose.
+  config.seed = 0
+  # WORKDIR or WORKDIR@STEP of a run whose weights and preprocessing are the
+  # start; '' for none.
+  config.init_from = ''
+  # Layers of that run to draw anew, as 'fc6,fc7'. The head is drawn anew if the
+  # classes differ.
+  config.init_fresh = ''
+  # Examples of a step, over all devices.
+  config.batch_size = 128
+  config.num_epochs = 90.0
+  # More than 0 overrides num_epochs.
+  config.train_steps = 0
+  # The run ends when the training error since the last log is below this.
+  config.stop_at_train_error = 0.0
+  # Steps of more than 0 override epochs. With both 0, only after the last step.
+  config.log_every_steps = 100
+  config.log_every_epochs = 1.0
+  config.eval_every_steps = 0
+  config.eval_every_epochs = 1.0
+  config.checkpoint_every_steps = 0
+  config.checkpoint_every_epochs = 1.0
+  # Newest checkpoints to keep.
+  config.keep_checkpoints = 3
+  # Visible devices to use; 0 for all.
+  config.num_devices = 0
+  # Steps to trace for TensorBoard's profile plugin; 0 for none.
+  config.profile_steps = 0
+  # Whether a GPU gives the same bits in every run, at some cost in speed.
+  config.deterministic = False
+
+  config.data = ml_collections.ConfigDict()
+  # See alexnet_jax/data/sources.py.
+  config.data.name = ''
+  # Root of prepared sets.
+  config.data.dir = 'data/'
+  # Directory of TFDS's own copies; '' for TFDS's default.
+  config.data.tfds_dir = ''
+  # Directory of the ILSVRC tars or of Kaggle's ILSVRC/.
+  config.data.manual_dir = ''
+  # Sides of stored images and of the network's input, in pixels.
+  config.data.image_size = 256
+  config.data.crop_size = 224
+  # Images to train on, the same ones for all seeds; 0 for all. Mean image and
+  # colour components stay those of all images.
+  config.data.train_examples = 0
+  # Whether training crops lie anywhere in the image, or in its centre.
+  config.data.random_crop = True
+  # Whether half of the training images are mirrored.
+  config.data.flip = True
+  # Divisor of inputs (0-255, minus the mean image): a number, or three (red,
+  # green, blue).
+  config.data.scale = 1.0
+  # 'paper', 'source' or 'none', see alexnet_jax/data/augment.py.
+  config.data.color_noise = 'none'
+  # Epochs after which colour noise stops; 0 for the whole run.
+  config.data.color_noise_epochs = 0.0
+  # Threads that read and decode; 0 for one a core. They change no batch.
+  config.data.workers = 0
+
+  config.model = ml_collections.ConfigDict()
+  # Columns of the network; they meet where a layer has `gather`.
+  config.model.towers = 1
+  config.model.num_classes = 1000
+  # A name of ACTIVATIONS in alexnet_jax/models/alexnet.py.
+  config.model.activation = 'relu'
+  # 'normal' with each layer's init_std, or 'he' (variance 2 / fan-in).
+  config.model.init = 'normal'
+  # Type of activations and products; parameters are float32.
+  config.model.dtype = 'float32'
+  # Layers and operations to leave out, as 'lrn,spatial_norm' or 'conv4'.
+  config.model.omit = ''
+  # Probability that dropout keeps a unit (paper section 4.2).
+  config.model.keep = 0.5
+  # Whether training divides kept units by `keep`, as in Caffe and PyTorch, or
+  # evaluation multiplies all units by it, as in 2012.
+  config.model.inverted_dropout = False
+  # Overlapping pooling (paper section 3.4).
+  config.model.pool = {'size': 3, 'stride': 2, 'ceil': False}
+  # Across channels (paper section 3.3).
+  config.model.lrn = {
+    'n': 5,
+    'k': 2.0,
+    'alpha': 1e-4,
+    'beta': 0.75,
+    'alpha_over_n': False,
+    # Whether windows reach into the next tower, as in Caffe.
+    'across_towers': False,
+  }
+  # Within a map (cuda-convnet's rnorm).
+  config.model.spatial_norm = {'size': 5, 'k': 1.0, 'scale': 1e-3, 'beta': 0.75}
+  # Names of the layers in order; each has a row, see models/alexnet.py.
+  config.model.layers = ()
+
+  config.optimizer = ml_collections.ConfigDict()
+  config.optimizer.learning_rate = 0.01
+  # The biases' rate divided by the weights' rate.
+  config.optimizer.bias_rate_multiplier = 1.0
+  config.optimizer.momentum = 0.9
+  config.optimizer.weight_decay = 0.0005
+  # Factors of rates: by layer ('conv1'), or of its weights or biases alone
+  # ('conv1/kernel', 'conv1/bias'), on top of the layer's. A rate of 0 freezes.
+  config.optimizer.rate_multipliers = {}
+  # Factors of weight_decay, by the same names.
+  config.optimizer.decay_multipliers = {}
+
+  config.schedule = ml_collections.ConfigDict()
+  # 'epochs', 'four_step' or 'plateau', see alexnet_jax/optim.py.
+  config.schedule.name = 'epochs'
+  # For 'epochs': pairs (epoch, factor). The rate is multiplied by each factor
+  # from its epoch on.
+  config.schedule.drops = ()
+  # Whether the biases' rates drop likewise; if not, they follow bias_drops.
+  config.schedule.biases_drop_alike = True
+  config.schedule.bias_drops = ()
+  # Further pairs (epoch, factor), by the same names as rate_multipliers.
+  config.schedule.layer_drops = {}
+  # For 'four_step': the first rate divided by the last.
+  config.schedule.total_factor = 250.0
+  # For 'plateau': evaluations without an improvement of min_delta before a
+  # drop.
+  config.schedule.patience = 3
+  config.schedule.min_delta = 0.001
+
+  config.eval = ml_collections.ConfigDict()
+  # 1 (centre) or 10 (corners and centre, mirrored; softmax averaged).
+  config.eval.views = 1
+  # For --mode=eval; in training it is always validation.
+  config.eval.split = 'validation'
+  # Which checkpoint to evaluate; 0 for the newest.
+  config.eval.step = 0
+  return config
+
+
+def conv(features: int, kernel: int, **fields) -> ml_collections.ConfigDict:
+  """Returns a row for a convolution with `features` maps in each tower."""
+  return ml_collections.ConfigDict(
+    {
+      'kind': 'conv',
+      'features': features,
+      'kernel': kernel,
+      'stride': 1,
+      'padding': (0, 0),
+      'gather': False,
+      'init_std': 0.01,
+      'init_bias': 0.0,
+      'after': ('act',),
+    }
+    | fields
+  )
+
+
+def local(features: int, kernel: int, **fields) -> ml_collections.ConfigDict:
+  """Returns a row for a convolution without weight sharing."""
+  return conv(features, kernel, kind='local', **fields)
+
+
+def dense(features: int, **fields) -> ml_collections.ConfigDict:
+  """Returns a row for a dense layer with `features` units in each tower."""
+  return ml_collections.ConfigDict(
+    {
+      'kind': 'dense',
+      'features': features,
+      'gather': True,
+      'init_std': 0.01,
+      'init_bias': 0.0,
+      'after': ('act',),
+    }
+    | fields
+  )
+
+
+def head(**fields) -> ml_collections.ConfigDict:
+  """Returns a row for the layer that computes the logits."""
+  return ml_collections.ConfigDict(
+    {
+      'kind': 'head',
+      'gather': True,
+      'init_std': 0.01,
+      'init_bias': 0.0,
+      'after': (),
+    }
+    | fields
+  )
+
+
+def set_layers(model: ml_collections.ConfigDict, **rows) -> None:
+  """Makes `rows` the layers of the network, in order."""
+  model.layers = tuple(rows)
+  model.update(rows)
+
+
+def set_multipliers(config: ml_collections.ConfigDict) -> None:
+  """Sets the factors of rate and decay to 1 for layers that have none."""
+  for factors in (
+    config.optimizer.rate_multipliers,
+    config.optimizer.decay_multipliers,
+  ):
+    factors.update({n: factors.get(n, 1.0) for n in config.model.layers})
+
+
+def for_data(config: ml_collections.ConfigDict, name: str) -> None:
+  """Sets what follows from the data: classes, image sizes and the stem.
+
+  Crops are 7/8 of the image, like the paper's 224 of 256. Images of up to 64
+  pixels get a conv1 of 5x5 filters at stride 1.
+
+  Args:
+    config: Config with its layers.
+    name: Name of the data, see alexnet_jax/data/sources.py.
+  """
+  count, native_size = _describe(name)
+  size = min(native_size or 256, 256)
+  config.data.name = name
+  config.data.image_size = size
+  config.data.crop_size = size * 7 // 8
+  config.model.num_classes = count
+  if size <= 64 and config.model.conv1.stride > 1:
+    config.model.conv1.update({'kernel': 5, 'stride': 1, 'padding': (2, 2)})
+
+
+def num_classes(name: str) -> int:
+  """Returns the number of classes of the data of that name."""
+  count, _ = _describe(name)
+  return count
+
+
+def _describe(name: str) -> tuple[int, int | None]:
+  if name in _KNOWN:
+    return _KNOWN[name]
+  if not name:
+    raise errors.UserError(
+      'the config names no data after its colon; give shapes, cifar10, '
+      'imagenet2012, folder=PATH or any TFDS name.'
+    )
+  return sources.describe(name)
+
+
+# Fields of the machine, not of the run.
+_PLACES = (
+  'num_devices',
+  'data.dir',
+  'data.tfds_dir',
+  'data.manual_dir',
+  'data.workers',
+)
+# Fields that no result depends on, except for rounding.
+WITHOUT_EFFECT = (
+  *_PLACES,
+  'checkpoint_every_epochs',
+  'checkpoint_every_steps',
+  'keep_checkpoints',
+  'profile_steps',
+  'eval.split',
+  'eval.step',
+)
+_LENGTHS = ('num_epochs', 'train_steps')
+# Fields that the drops of a schedule depend on.
+_RATES_FOLLOW = {
+  'four_step': _LENGTHS,
+  'plateau': ('eval_every_epochs', 'eval_every_steps', 'eval.views'),
+}
+# Fields that --mode=eval may be given, beside all of `eval`.
+OF_EVALUATION = ('batch_size', *_PLACES)
+
+
+def changes_nothing_done(name: str) -> bool:
+  """Returns whether a finished run's result stays valid with another value.
+
+  The length of a run counts as such a field: main.py checks it.
+
+  Args:
+    name: Name of a field, as 'data.dir'.
+  """
+  return name in (*WITHOUT_EFFECT, *_LENGTHS)
+
+
+def is_resumable(name: str, schedule: str) -> bool:
+  """Returns whether a resumed run may have another value.
+
+  Args:
+    name: Name of a field, as 'data.dir'.
+    schedule: Name of the run's schedule.
+  """
+  if name in _RATES_FOLLOW.get(schedule, ()):
+    return False
+  is_later = '_every_' in name or name.startswith('eval.')
+  return is_later or changes_nothing_done(name)
+
+
+def is_evaluable(name: str) -> bool:
+  """Returns whether --mode=eval may be given a value of this field."""
+  return name in OF_EVALUATION or name.startswith('eval.')

@@ -1,1 +1,0 @@
-"""The paper's figures, of any run: each module draws one and writes nothing."""

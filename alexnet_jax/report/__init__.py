@@ -1,1 +1,0 @@
-"""A run on one page: `page` makes the file, `parts` what is on it."""

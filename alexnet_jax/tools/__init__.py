@@ -1,0 +1,1 @@
+"""Programs that apply, draw and describe networks, one file each."""

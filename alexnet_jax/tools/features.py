@@ -1,0 +1,146 @@
+"""Writes what a layer makes of all images of a split, as a .npy file.
+
+    python -m alexnet_jax.tools.features --workdir=runs/alexnet --layer=fc7
+
+Row i is float32 [D], of the centre patch of image i. D counts all towers, one
+after the other; maps are flattened.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import ml_collections
+import numpy as np
+import tqdm
+from absl import flags
+
+from alexnet_jax import command_line, errors, trained
+from alexnet_jax.data import pipeline, records
+from alexnet_jax.models import alexnet
+from alexnet_jax.tools import flags as tool_flags
+
+FLAGS = flags.FLAGS
+
+
+def last_hidden(model: ml_collections.ConfigDict) -> str:
+  """Returns the name of the layer before the head, or '' if there is none."""
+  return ['', *alexnet.layer_table(model)][-2]
+
+
+def batches(
+  extract: trained.ImageFunction,
+  run: trained.TrainedRun,
+  prepared: records.PreparedSet,
+  split: str,
+  batch_size: int,
+) -> Iterator[Any]:
+  """Yields the features of a whole split in order, and shows a bar."""
+  stream = pipeline.eval_batches(
+    prepared, split, batch_size, workers=run.config.data.workers
+  )
+  total = -(-prepared.num_examples(split) // batch_size)
+  # No bar where the output is no terminal.
+  bar = tqdm.tqdm(stream, split, total, leave=False, disable=None)
+  for batch in bar:
+    yield extract(batch['image'][batch['mask'] > 0])
+
+
+def rank(
+  stream: Iterable[dict[str, np.ndarray]], count: int
+) -> dict[str, np.ndarray]:
+  """Keeps the highest scores of what streams by.
+
+  Args:
+    stream: Arrays [R, B] by name, 'score' among them, of batches of B images.
+    count: Number of images to keep in each row, or all if there are fewer.
+
+  Returns:
+    Arrays [R, count], highest score first, with 'record', the number of the
+    image in the stream. Of equal scores, the lower record comes first.
+  """
+  best, start = {}, 0
+  for new in stream:
+    numbers = np.arange(start, start + new['score'].shape[1])
+    start += len(numbers)
+    new['record'] = np.broadcast_to(numbers, new['score'].shape)
+    both = {
+      name: np.concatenate([best.get(name, x[:, :0]), x], axis=1)
+      for name, x in new.items()
+    }
+    order = np.argsort(-both['score'], axis=1, kind='stable')[:, :count]
+    best = {name: np.take_along_axis(x, order, 1) for name, x in both.items()}
+  return best
+
+
+def stored(
+  path: str,
+  run: trained.TrainedRun,
+  prepared: records.PreparedSet,
+  layer: str,
+  split: str,
+  batch_size: int,
+) -> np.ndarray:
+  """Returns the features of a split, [N, D], mapped from a file into memory.
+
+  The file is written first if it does not exist. FILE.sha256 beside it tells
+  which network, layer and data the features belong to.
+
+  Raises:
+    UserError: If the file belongs to something else.
+  """
+  about = [run.digest, layer, split, prepared.info]
+  text = json.dumps(about, sort_keys=True).encode()
+  digest, file = hashlib.sha256(text).hexdigest(), pathlib.Path(path)
+  digest_file = pathlib.Path(f'{path}.sha256')
+  if not file.exists():
+    file.parent.mkdir(parents=True, exist_ok=True)
+    extract = trained.create_extractor(run, layer, batch_size)
+    stream = batches(extract, run, prepared, split, batch_size)
+    _write(f'{path}.new', stream, prepared.num_examples(split))
+    digest_file.write_text(digest)
+    os.replace(f'{path}.new', path)
+  elif not digest_file.exists() or digest_file.read_text() != digest:
+    raise errors.UserError(
+      f'{path} holds features of another network, layer or data set; give '
+      'another name, or remove it.'
+    )
+  remedy = 'remove it to have it written again'
+  with errors.damage_as_user_error(file, remedy):
+    return np.load(file, mmap_mode='r')
+
+
+def _write(path: str, stream: Iterable[np.ndarray], count: int) -> None:
+  rows, start = None, 0
+  for made in stream:
+    made = made.reshape(len(made), -1)
+    if rows is None:
+      shape = (count, made.shape[1])
+      rows = np.lib.format.open_memmap(path, 'w+', np.float32, shape)
+    rows[start : start + len(made)] = made
+    start += len(made)
+  rows.flush()
+
+
+def define_flags() -> None:
+  """Defines the flags of this tool."""
+  tool_flags.define_workdir()
+  tool_flags.define_data()
+  flags.DEFINE_string('output', 'features.npy', 'The file to write.')
+  flags.DEFINE_string('layer', '', 'Layer; by default the last hidden one.')
+  flags.DEFINE_enum('split', 'train', ['train', 'validation'], 'Images.')
+
+
+def main(_) -> None:
+  """Writes the features and prints the name of the file."""
+  run, path = tool_flags.load_run(), FLAGS.output
+  layer = FLAGS.layer or last_hidden(run.config.model)
+  stored(path, run, run.open_data(), layer, FLAGS.split, FLAGS.batch_size)
+  print(path)
+
+
+if __name__ == '__main__':
+  command_line.run(main, define_flags)

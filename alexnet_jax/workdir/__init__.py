@@ -1,0 +1,1 @@
+"""A run's directory: config, environment, metrics and checkpoints."""

@@ -1,0 +1,362 @@
+"""Checkpoints: canonical state through orbax, every leaf under a digest.
+
+A checkpoint does not depend on the devices. Beside the state lie SHA-256
+digests, because orbax returns wrong values without an error when a bit of its
+data file flips.
+"""
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epy
+from flax import traverse_util
+
+from alexnet_jax import errors, multihost
+
+with epy.lazy_imports():  # slow: not at a program's start
+  import orbax.checkpoint as ocp
+
+Tree = Any
+_STATE = 'state'
+_EXTRA = 'extra'
+_REPLACED = '.replaced'
+# Errors of the system, which say nothing about the data on the disk.
+_SYSTEM_ERRORS = (
+  errno.EACCES,
+  errno.EMFILE,
+  errno.ENFILE,
+  errno.ENOMEM,
+  errno.ESTALE,
+)
+
+
+def flatten(state: Tree) -> dict[str, np.ndarray]:
+  """Returns the leaves by name, as 'params/conv1/kernel'."""
+  leaves = jax.tree_util.tree_leaves_with_path(state)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in leaves
+  }
+
+
+def _nest(leaves: dict[str, Any]) -> dict:
+  return traverse_util.unflatten_dict(leaves, sep='/')
+
+
+def _digests(leaves: dict[str, np.ndarray], extra: dict) -> dict[str, str]:
+  digests = {
+    name: hashlib.sha256(np.ascontiguousarray(leaf).data).hexdigest()
+    for name, leaf in leaves.items()
+  }
+  text = json.dumps(extra, sort_keys=True)
+  return digests | {'extra': hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _without_barriers() -> 'ocp.options.MultiprocessingOptions':
+  """Returns the options with which orbax waits for no other process."""
+  number = jax.process_index()
+  return ocp.options.MultiprocessingOptions(
+    primary_host=number,
+    active_processes={number},
+    barrier_sync_key_prefix=f'process{number}',
+  )
+
+
+class DamagedError(errors.UserError):
+  """The error of a checkpoint that is not what was saved."""
+
+
+@contextlib.contextmanager
+def _with_remedy() -> Iterator[None]:
+  """Adds a remedy to the error of a checkpoint that is to be applied."""
+  try:
+    yield
+  except DamagedError as error:
+    raise DamagedError(
+      f'{error}; name an earlier one with --config.eval.step, or train on.'
+    ) from error
+
+
+class Checkpointer:
+  """Saves, finds and verifies the checkpoints of a workdir.
+
+  Args:
+    workdir: Absolute path of the run.
+    keep: Number of checkpoints to keep, the newest ones; None for all.
+  """
+
+  def __init__(self, workdir: pathlib.Path, keep: int | None = None):
+    self._directory = workdir / 'checkpoints'
+    self._directory.mkdir(parents=True, exist_ok=True)
+    self._replaces = False
+    self._manager = ocp.CheckpointManager(
+      self._directory,
+      options=ocp.CheckpointManagerOptions(
+        create=False,
+        max_to_keep=keep,
+        enable_async_checkpointing=True,
+        multiprocessing_options=_without_barriers(),
+      ),
+      item_handlers={
+        _STATE: ocp.StandardCheckpointHandler(),
+        _EXTRA: ocp.JsonCheckpointHandler(),
+      },
+    )
+
+  def latest_step(self) -> int | None:
+    """Returns the step of the newest complete checkpoint, None without one."""
+    return self._manager.latest_step()
+
+  def save(self, step: int, state: Tree, extra: dict) -> None:
+    """Saves in the background, in the primary process.
+
+    A checkpoint of the same step is replaced; if the process dies meanwhile,
+    the old one stays.
+
+    Args:
+      step: Step of the state, which names the checkpoint.
+      state: Canonical state, numpy arrays that nobody writes to any more.
+      extra: JSON values that belong to it.
+    """
+    if not multihost.is_primary():
+      return
+    leaves = flatten(state)
+    if step == self.latest_step():
+      self._replace(step)
+    items = ocp.args.Composite(
+      **{
+        _STATE: ocp.args.StandardSave(_nest(leaves)),
+        _EXTRA: ocp.args.JsonSave(extra | {'sha256': _digests(leaves, extra)}),
+      }
+    )
+    with errors.no_room_as_os_error(self._directory):
+      self._manager.save(step, args=items)
+
+  def _replace(self, step: int) -> None:
+    """Renames the checkpoint of a step, because orbax saves no step twice."""
+    self.wait()
+    path = self._directory / str(step)
+    path.rename(path.with_name(f'{step}{_REPLACED}'))
+    self._manager.reload()
+    self._replaces = True
+
+  def recover(self) -> None:
+    """Removes unfinished saves of a process that was killed.
+
+    Only for the process that trains the run.
+    """
+    if multihost.is_primary():
+      unfinished = f'*{ocp.utils.TMP_DIR_SUFFIX}*'
+      for path in self._directory.glob(unfinished):
+        shutil.rmtree(path)
+      self._remove_replaced()
+      self._manager.reload()
+
+  def _remove_replaced(self) -> None:
+    """Removes replaced checkpoints, or puts them back without a new one."""
+    for old in self._directory.glob(f'*{_REPLACED}'):
+      new = old.with_suffix('')
+      if new.exists():
+        shutil.rmtree(old)
+      else:
+        old.rename(new)
+
+  def restore(self, step: int, like: Tree) -> tuple[Tree, dict]:
+    """Reads and verifies a checkpoint.
+
+    Args:
+      step: Step of the checkpoint, 0 for the newest.
+      like: Expected state, arrays or shapes.
+
+    Returns:
+      The state as numpy arrays, and `extra` with 'sha256', a digest of each
+      leaf.
+
+    Raises:
+      UserError: If there is no such checkpoint, or its leaves are of another
+        network.
+      DamagedError: If it cannot be read, or a leaf's digest is wrong.
+    """
+    with _with_remedy():
+      return self._restore(self._choose(step), like)
+
+  def restore_params(self, step: int, like: Tree) -> tuple[int, Tree, dict]:
+    """Reads the parameters of a checkpoint, whose other leaves may be any.
+
+    Args:
+      step: Step of the checkpoint, 0 for the newest.
+      like: Expected parameters, arrays or shapes.
+
+    Returns:
+      The step, the parameters as numpy arrays, and `extra` as `restore` does.
+
+    Raises:
+      UserError: If there is no such checkpoint, or it is of another network.
+      DamagedError: If it cannot be read, or a leaf's digest is wrong.
+    """
+    step = self._choose(step)
+    with _with_remedy():
+      state, extra = self._restore(step, {'params': like}, is_part=True)
+    return step, state['params'], extra
+
+  def _restore(
+    self, step: int, like: Tree, *, is_part: bool = False
+  ) -> tuple[Tree, dict]:
+    """Reads and verifies; `is_part` lets the checkpoint have more groups."""
+    expected = flatten(like)
+    groups = {name.partition('/')[0] for name in expected}
+    try:
+      saved = flatten(self._manager.item_metadata(step)[_STATE].tree)
+      compared = {
+        name: leaf
+        for name, leaf in saved.items()
+        if not is_part or name.partition('/')[0] in groups
+      }
+      _compare(self._directory / str(step), compared, expected)
+      leaves, extra = self._read(step, saved)
+      digests = extra.pop('sha256')
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+      if getattr(error, 'errno', None) in _SYSTEM_ERRORS:
+        raise
+      raise DamagedError(
+        f'checkpoint {self._directory / str(step)} cannot be read '
+        f'({errors.first_line(error)})'
+      ) from error
+    self._verify(step, _digests(leaves, extra), digests)
+    ordered = [leaves[name] for name in expected]
+    state = jax.tree.unflatten(jax.tree.structure(like), ordered)
+    return state, extra | {'sha256': digests}
+
+  def restore_newest(self, like: Tree) -> tuple[Tree, dict]:
+    """Reads the newest checkpoint that is whole.
+
+    Damaged ones are renamed, and a line says so. Of several processes, the
+    primary one chooses.
+
+    Args:
+      like: Expected state, arrays or shapes.
+
+    Returns:
+      The state as numpy arrays, and `extra` as `restore` does.
+
+    Raises:
+      UserError: If it is of another network.
+      DamagedError: If none is whole; then nothing is renamed.
+    """
+    if multihost.is_primary():
+      step, restored = self._first_whole(like)
+      multihost.broadcast(step)
+      return restored
+    step = multihost.broadcast(0)
+    self._manager.reload()
+    return self._restore(step, like)
+
+  def _first_whole(self, like: Tree) -> tuple[int, tuple[Tree, dict]]:
+    damaged = []
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        restored = self._restore(step, like)
+      except DamagedError as error:
+        damaged.append((step, error))
+      else:
+        self._set_aside(damaged)
+        return step, restored
+    raise DamagedError(
+      f'none of the checkpoints in {self._directory} is whole (the newest: '
+      f'{damaged[0][1]}); start a new workdir.'
+    )
+
+  def _set_aside(self, damaged: list[tuple[int, DamagedError]]) -> None:
+    for step, error in damaged:
+      path = self._directory / str(step)
+      names = (f'{step}.damaged{n or ""}' for n in itertools.count())
+      aside = next(
+        new for name in names if not (new := path.with_name(name)).exists()
+      )
+      path.rename(aside)
+      print(f'{error}: now called {aside.name}; an earlier one is used.')
+    if damaged:
+      self._manager.reload()
+
+  def _read(self, step: int, expected: dict) -> tuple[dict, dict]:
+    target = {k: np.empty(x.shape, x.dtype) for k, x in expected.items()}
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        **{
+          _STATE: ocp.args.StandardRestore(_nest(target)),
+          _EXTRA: ocp.args.JsonRestore(),
+        }
+      ),
+    )
+    return flatten(restored[_STATE]), restored[_EXTRA]
+
+  def _choose(self, step: int) -> int:
+    steps = self._manager.all_steps()
+    if not steps or (step and step not in steps):
+      raise errors.UserError(
+        f'eval.step={step}: no such checkpoint in {self._directory}, which '
+        f'has {sorted(steps) or "none"}; give one of these, or train first.'
+      )
+    return step or max(steps)
+
+  def _verify(self, step: int, actual: dict, saved: dict) -> None:
+    for name, digest in actual.items():
+      if digest != saved.get(name):
+        raise DamagedError(
+          f'checkpoint {self._directory / str(step)} is damaged: {name} is '
+          'not what was saved'
+        )
+
+  def wait(self) -> None:
+    """Waits until everything that was saved is on the disk."""
+    with errors.no_room_as_os_error(self._directory):
+      self._manager.wait_until_finished()
+
+  def __enter__(self) -> 'Checkpointer':
+    return self
+
+  def __exit__(self, *_) -> None:
+    """Waits until everything that was saved is on the disk, and closes."""
+    with errors.no_room_as_os_error(self._directory):
+      self._manager.close()
+    if self._replaces:
+      self._remove_replaced()
+
+
+def _compare(path: pathlib.Path, saved: dict, expected: dict) -> None:
+  """Raises UserError that names missing, extra and different leaves."""
+  differences = [
+    f'{name} is missing' for name in sorted(expected.keys() - saved.keys())
+  ]
+  differences += [
+    f'{name} is extra' for name in sorted(saved.keys() - expected.keys())
+  ]
+  for name in sorted(expected.keys() & saved.keys()):
+    there, here = saved[name], expected[name]
+    if (tuple(there.shape), there.dtype) != (tuple(here.shape), here.dtype):
+      differences.append(
+        f'{name} is {there.dtype}{list(there.shape)}, not '
+        f'{here.dtype}{list(here.shape)}'
+      )
+  if 'rate_scale is extra' in differences:
+    raise errors.UserError(
+      f'checkpoint {path} was written by an older version of this project; it '
+      'can be evaluated or named by init_from, but not resumed: give a new '
+      'workdir.'
+    )
+  if differences:
+    shown = '; '.join(differences[:5])
+    raise errors.UserError(
+      f'checkpoint {path} is of another network ({shown}); give the workdir '
+      'of this config, or a new one.'
+    )

@@ -1,0 +1,75 @@
+"""The versions, machine, devices and commit that a process runs with."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import re
+import subprocess
+
+import jax
+
+_PACKAGES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'tensorflow-datasets',
+  'array_record',
+  'numpy',
+)
+
+
+def describe() -> dict[str, object]:
+  """Returns what environment.json says of this process."""
+  return {
+    'python': platform.python_version(),
+    'platform': platform.platform(),
+    **hardware(),
+    'packages': {
+      **{name: importlib.metadata.version(name) for name in _PACKAGES},
+      'tensorflow': _tensorflow_version(),
+    },
+    'devices': [f'{d.platform} {d.device_kind}' for d in jax.devices()],
+    'git_commit': git_commit(),
+  }
+
+
+def hardware() -> dict[str, object]:
+  """Returns the machine's 'cpu', number of 'cores' and 'memory_gib'."""
+  pages = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  info = pathlib.Path('/proc/cpuinfo')
+  found = re.search(
+    r'model name\s*: (.*)', info.read_text() if info.exists() else ''
+  )
+  return {
+    'cpu': found[1] if found else platform.processor(),
+    'cores': os.cpu_count(),
+    'memory_gib': round(pages / 2**30, 1),
+  }
+
+
+def git_commit() -> str | None:
+  """Returns this code's commit, with '+' if files differ; None without git."""
+  command = ['git', 'describe', '--always', '--abbrev=40', '--dirty=+']
+  try:
+    result = subprocess.run(
+      command,
+      cwd=pathlib.Path(__file__).parent,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+  except OSError:  # git is not installed
+    return None
+  return result.stdout.strip() or None
+
+
+def _tensorflow_version() -> str:
+  for name in ('tensorflow-cpu', 'tensorflow'):
+    try:
+      return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return 'unknown'

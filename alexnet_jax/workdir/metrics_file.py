@@ -1,0 +1,147 @@
+"""metrics.jsonl: a line of JSON for each log and each evaluation of a run."""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from alexnet_jax import errors, multihost
+from alexnet_jax.data.lazy import tf
+
+Row = dict[str, object]
+
+
+def read(workdir: pathlib.Path) -> list[Row]:
+  """Returns the rows that a run has written so far.
+
+  Raises:
+    UserError: If there are none, or a line is no row.
+  """
+  found = parse(workdir / 'metrics.jsonl')
+  if not found:
+    raise errors.UserError(
+      f'workdir={workdir} has no metrics yet; give the workdir of a run that '
+      'has logged something.'
+    )
+  return found
+
+
+def parse(path: pathlib.Path) -> list[Row]:
+  """Returns the rows of a file, none if it does not exist.
+
+  Raises:
+    UserError: If a line is no row.
+  """
+  # A damaged byte is named with its line.
+  text = path.read_text(errors='replace') if path.exists() else ''
+  # A run that trains, or was cut off, may leave a last line without its end.
+  lines = [x for x in text.splitlines(keepends=True) if x.endswith('\n')]
+  return [_parse_line(path, line) for line in lines]
+
+
+def dump(rows: Iterable[Mapping[str, object]]) -> str:
+  """Returns the text of a file with these rows."""
+  return ''.join(json.dumps(row) + '\n' for row in rows)
+
+
+def _parse_line(path: pathlib.Path, line: str) -> Row:
+  try:
+    row = json.loads(line)
+    row['step']
+  except (ValueError, KeyError, TypeError) as error:
+    raise errors.UserError(
+      f'{path} has a line that is no row, {line[:40]!r}; mend it, or start a '
+      'new workdir.'
+    ) from error
+  return row
+
+
+class MetricsWriter:
+  """Appends rows to metrics.jsonl, and the same numbers to TensorBoard's file.
+
+  Args:
+    workdir: Directory of the run.
+    step: Step that the run goes on from; later rows are dropped, since the run
+      writes them again.
+    rows: Rows of that step from the checkpoint, which replace those in the
+      file.
+
+  Attributes:
+    last_loss: Training loss of the last row, None before the first.
+
+  Raises:
+    UserError: If metrics.jsonl has a line that is no row.
+  """
+
+  def __init__(self, workdir: pathlib.Path, step: int, rows: Sequence[dict]):
+    self._path = workdir / 'metrics.jsonl'
+    self._last_rows = list(rows)
+    self._replace_from(step)
+    self._file = self._path.open('a')
+    self._tensorboard = tf.summary.create_file_writer(str(workdir))
+
+  def _replace_from(self, step: int) -> None:
+    kept = [r for r in parse(self._path) if r['step'] < step]
+    rows = [*kept, *self._last_rows]
+    losses = [row.get('loss') for row in rows if row['split'] == 'train']
+    self.last_loss = losses[-1] if losses else None
+    new = self._path.with_suffix('.new')
+    new.write_text(dump(rows))
+    os.replace(new, self._path)
+
+  def rows(self, step: int) -> list[dict]:
+    """Returns the newest rows if they are of `step`, else none."""
+    return [row for row in self._last_rows if row['step'] == step]
+
+  def write(
+    self, step: int, epoch: float, split: str, values: dict, timing: dict
+  ) -> None:
+    """Writes one row; (step, split) must be new."""
+    row = {'step': step, 'epoch': epoch, 'split': split, **values}
+    row['timing'] = timing
+    if split == 'train':
+      self.last_loss = values['loss']
+    self._last_rows = [*self.rows(step), row]
+    self._file.write(dump([row]))
+    self._file.flush()
+    # NumPy's numbers: TensorFlow keeps every Python number that it is given.
+    with self._tensorboard.as_default(np.int64(step)):
+      for name, value in (values | timing).items():
+        tf.summary.scalar(f'{split}/{name}', np.float32(value))
+
+  def __enter__(self) -> 'MetricsWriter':
+    return self
+
+  def __exit__(self, *_) -> None:
+    """Closes both files."""
+    self._file.close()
+    self._tensorboard.close()
+
+
+class NoWriter(contextlib.AbstractContextManager):
+  """Stands in for a `MetricsWriter` in processes that write nothing."""
+
+  last_loss = None
+
+  def __exit__(self, *_) -> None:
+    """Has nothing to close."""
+
+  def write(self, *row) -> None:
+    """Ignores the row."""
+
+  def rows(self, step: int) -> list[dict]:
+    """Returns no rows."""
+    del step
+    return []
+
+
+def create_writer(
+  workdir: pathlib.Path, step: int, rows: Sequence[dict]
+) -> MetricsWriter | NoWriter:
+  """Returns a `MetricsWriter` in the primary process, else a `NoWriter`."""
+  if multihost.is_primary():
+    return MetricsWriter(workdir, step, rows)
+  return NoWriter()

@@ -1,0 +1,60 @@
+"""Tricks of the training step, and replacements to leave one out."""
+
+import contextlib
+from unittest import mock
+
+from alexnet_jax import parallel
+from alexnet_jax.models import layers
+from tests import reference
+
+NOT_DONATED = 'state not donated'
+_LOCAL = "local layers by JAX's own"
+_DERIVED_NORM = 'response norm differentiated by JAX'
+_POOLS = 'pools by reduce_window'
+_BIASES = 'sums of biases left to XLA'
+_READ_TWICE = 'what is read twice left to XLA'
+_OPTIONS = 'no compiler options'
+
+# Name -> functions of `layers` (or `parallel`) and their replacements.
+_REPLACED = {
+  'towers as groups of one convolution': {
+    'convolve_towers': reference.convolve_towers
+  },
+  'two convolutions for a shared input': {'_is_shared': lambda towers: False},
+  'conv1 on pixels, not on blocks': {
+    'space_to_depth_convolve': layers.convolve
+  },
+  _LOCAL: {'convolve_locally': reference.convolve_locally},
+  'a product for each dense tower': {
+    'multiply_towers': reference.multiply_towers
+  },
+  _DERIVED_NORM: {
+    'local_response_norm': reference.local_response_norm,
+    'spatial_response_norm': reference.spatial_response_norm,
+  },
+  'response norm with powers': {
+    '_power': lambda x, beta: x**beta,
+    '_inverse_power': lambda x, beta: x**-beta,
+  },
+  _POOLS: {'pool': reference.pool},
+  _BIASES: {'add_bias': reference.add_bias},
+  _READ_TWICE: {'_stored': lambda x: x},
+  _OPTIONS: {'compiler_options': lambda deterministic: {}},
+  NOT_DONATED: {},
+}
+
+OF_ALEXNET = [name for name in _REPLACED if name != _LOCAL]
+OF_CONV_LOCAL = [_LOCAL, _DERIVED_NORM, _POOLS, _BIASES, _READ_TWICE, _OPTIONS]
+
+
+def left_out(name: str) -> contextlib.AbstractContextManager:
+  """Returns a context in which a program is traced without one trick.
+
+  Args:
+    name: One of `OF_ALEXNET` or `OF_CONV_LOCAL`; '' for all tricks.
+  """
+  module = parallel if name == _OPTIONS else layers
+  replaced = _REPLACED[name] if name else {}
+  if not replaced:
+    return contextlib.nullcontext()
+  return mock.patch.multiple(module, **replaced)

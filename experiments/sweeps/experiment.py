@@ -1,0 +1,133 @@
+"""Experiments as data: a claim, a base config and named variants of it."""
+
+import dataclasses
+import pathlib
+from collections.abc import Collection, Mapping, Sequence
+
+from alexnet_jax import errors
+from experiments.sweeps import runner
+
+Overrides = runner.Overrides
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """One row of an experiment's table.
+
+  Attributes:
+    overrides: Fields of the base config that this variant changes, by name.
+    schedule: Length and drops of the published run. They are used on the
+      experiment's own data; other data have a schedule of their own.
+    narrow: Fields that fit this variant to the narrow networks that
+      `Experiment.small` trains.
+    published: Published top-1 error, or None.
+    source: Where the number, or the run, was published.
+  """
+
+  overrides: Overrides = dataclasses.field(default_factory=dict)
+  schedule: Overrides = dataclasses.field(default_factory=dict)
+  narrow: Overrides = dataclasses.field(default_factory=dict)
+  published: float | None = None
+  source: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A claim, and the runs that test it.
+
+  Attributes:
+    name: Name of the experiment.
+    claim: Text above the table: what the paper says, with its section.
+    config: Base config of all variants, a file of configs/.
+    variants: Variants by name. The others are compared with the first.
+    overrides: Fields that all variants change.
+    data: Name of the data that the claim is about.
+    small: Fields of a narrow and short recipe, for each other data set that
+      has one.
+    pictures: Fields of a short recipe at full width for `folder=PATH`, or None
+      if there is no such recipe.
+    seeds: Seeds of each variant.
+  """
+
+  name: str
+  claim: str
+  config: str
+  variants: Mapping[str, Variant]
+  overrides: Overrides = dataclasses.field(default_factory=dict)
+  data: str = 'imagenet2012'
+  small: Mapping[str, Overrides] = dataclasses.field(default_factory=dict)
+  pictures: Overrides | None = None
+  seeds: Sequence[int] = (0, 1, 2)
+
+
+def plan(
+  experiment: Experiment,
+  workdir: pathlib.Path,
+  *,
+  data: str = '',
+  seeds: Sequence[int] = (),
+  overrides: Overrides | None = None,
+) -> list[runner.Run]:
+  """Returns all runs: every variant with the first seed, then with the next.
+
+  Args:
+    experiment: Experiment to run.
+    workdir: Absolute path; each run gets VARIANT/seed-N in it.
+    data: Name of the data, or '' for the experiment's own.
+    seeds: Seeds of each variant; by default the experiment's.
+    overrides: Further fields of every run, which win over its recipe.
+
+  Raises:
+    UserError: If the experiment has no recipe for the data, or `overrides`
+      has a field that makes a variant what it is.
+  """
+  data, overrides = data or experiment.data, overrides or {}
+  recipes = {
+    name: _recipe(experiment, variant, data)
+    for name, variant in experiment.variants.items()
+  }
+  own = [variant.overrides for variant in experiment.variants.values()]
+  check_free(overrides, {'seed'}.union(*own))
+  return [
+    runner.create_run(
+      name,
+      seed,
+      workdir / name / f'seed-{seed}',
+      f'{experiment.config}:{data}',
+      {**experiment.overrides, **recipe, **overrides},
+    )
+    for seed in seeds or experiment.seeds
+    for name, recipe in recipes.items()
+  ]
+
+
+def _recipe(experiment: Experiment, variant: Variant, data: str) -> Overrides:
+  """Returns the fields of a variant on some data."""
+  if data == experiment.data:
+    return {**variant.schedule, **variant.overrides}
+  if data.startswith('folder=') and experiment.pictures is not None:
+    return {**experiment.pictures, **variant.overrides}
+  if data in experiment.small:
+    small = experiment.small[data]
+    return {**small, **variant.overrides, **variant.narrow}
+  names = [experiment.data, *experiment.small]
+  names += [] if experiment.pictures is None else ['folder=PATH']
+  raise errors.UserError(
+    f'--data={data}: {experiment.name} has no recipe for it; give one of '
+    f'{", ".join(names)}.'
+  )
+
+
+def check_free(overrides: Overrides, taken: Collection[str]) -> None:
+  """Raises UserError if --set changes a field that the experiment sets.
+
+  Args:
+    overrides: Fields of --set.
+    taken: Names of the fields that the experiment sets.
+  """
+  for name in overrides:
+    if name in taken:
+      raise errors.UserError(
+        f'--set={name}={overrides[name]} would undo what the experiment sets; '
+        'leave it out (--seeds and --variants choose among its runs).'
+      )

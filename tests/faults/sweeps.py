@@ -1,0 +1,90 @@
+"""A sweep whose runner is killed."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from tests.faults import trial
+
+_KILLS = 3
+_SWEEP = (
+  '-m',
+  'experiments.ablation_lrn',
+  '--data=shapes',
+  '--seeds=0,1',
+  '--set=train_steps=40',
+  '--set=batch_size=16',
+  '--set=log_every_steps=5',
+  '--set=checkpoint_every_steps=5',
+)
+
+
+def storm(workdir: pathlib.Path) -> Iterator[trial.Row]:
+  """Kills the runner, or all that it has started, at random.
+
+  Args:
+    workdir: New directory.
+  """
+  whole, killed = workdir / 'undisturbed', workdir / 'killed'
+  began = time.monotonic()
+  _finish(whole)
+  longest = (time.monotonic() - began) / _KILLS
+  rng, said = random.Random(0), []
+  for number in range(_KILLS):
+    process = _start(killed)
+    seconds = rng.uniform(0, longest)
+    time.sleep(seconds)
+    if process.poll() is not None:
+      break
+    if number % 2:
+      process.kill()
+    else:
+      os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    what = 'the runner' if number % 2 else 'it and its run'
+    said.append(f'{what} after {seconds:.0f} s')
+  _finish(killed)
+  yield _compare(whole, killed, said)
+
+
+def _compare(
+  whole: pathlib.Path, killed: pathlib.Path, said: list[str]
+) -> trial.Row:
+  """Returns the row: the same table, and all runs bit for bit."""
+  texts = [(path / 'results.md').read_bytes() for path in (whole, killed)]
+  differs = ['results.md'] * (texts[0] != texts[1])
+  runs = [path.parent for path in whole.rglob('config.json')]
+  for run in runs:
+    other = killed / run.relative_to(whole)
+    differs += [f'{run.name}: {x}' for x in trial.differences(run, other)]
+  case = f'{_KILLS} x SIGKILL to a sweep of {len(runs)} runs'
+  told = f'{", ".join(said)}; the same results.md'
+  if differs or len(said) < _KILLS:
+    told = f'{", ".join(said)}; differs: {", ".join(differs)}'
+    return trial.Row(case, trial.WRONG, told)
+  return trial.Row(case, trial.SURVIVED, told)
+
+
+def _start(workdir: pathlib.Path) -> subprocess.Popen:
+  workdir.mkdir(parents=True, exist_ok=True)
+  data = f'--set=data.dir={workdir}/data'
+  with (workdir / 'log.txt').open('a') as log:
+    return subprocess.Popen(
+      [sys.executable, *_SWEEP, f'--workdir={workdir}', data],
+      cwd=trial.ROOT,
+      stdout=log,
+      stderr=subprocess.STDOUT,
+      start_new_session=True,
+    )
+
+
+def _finish(workdir: pathlib.Path) -> None:
+  """Runs the sweep to its end; raises CalledProcessError if it fails."""
+  process = _start(workdir)
+  if process.wait():
+    raise subprocess.CalledProcessError(process.returncode, process.args)
