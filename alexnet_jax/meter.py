@@ -96,7 +96,7 @@ class Meter:
         self._input_seconds += time.perf_counter() - idle_since
       yield batch
 
-  def count(self, step: int, outputs: Any) -> None:
+  def count_and_wait(self, step: int, outputs: Any) -> None:
     """Counts a step that was dispatched, and waits for the one before it.
 
     Args:

@@ -108,7 +108,7 @@ LearningRateFn = Callable[[jax.Array, jax.Array, Tree], Tree]
 
 def create_learning_rate_fn(
   config: ml_collections.ConfigDict,
-  steps_of_epoch: Callable[[float], int],
+  steps_from_epochs: Callable[[float], int],
   num_steps: int,
 ) -> LearningRateFn:
   """Returns the learning rate of every parameter as a function of the step.
@@ -117,7 +117,7 @@ def create_learning_rate_fn(
     config: Config of the run. Its `schedule.name` is 'epochs' (drops at given
       epochs), 'four_step' (the source's hands-off schedule, CHM #170) or
       'plateau'.
-    steps_of_epoch: Function that turns a number of epochs into steps.
+    steps_from_epochs: Function that turns a number of epochs into steps.
     num_steps: Steps of the whole run.
 
   Returns:
@@ -127,7 +127,7 @@ def create_learning_rate_fn(
   schedule, optimizer = config.schedule, config.optimizer
 
   def drops(pairs) -> optax.Schedule:
-    return _piecewise((steps_of_epoch(epoch), f) for epoch, f in pairs)
+    return _piecewise((steps_from_epochs(epoch), f) for epoch, f in pairs)
 
   initial_bias_rate = optimizer.learning_rate * optimizer.bias_rate_multiplier
   weight_drops, bias_drops = _base_schedules(schedule, drops, num_steps)

@@ -93,7 +93,7 @@ class OneDevice:
   def compile(
     self, function: Callable, *, deterministic: bool, donate: bool
   ) -> Callable:
-    """Returns `function` as a program that is compiled at its first call.
+    """Returns `function` as a program, compiled at its first call.
 
     Args:
       function: Per-device function of trees that the `put_` methods have made.
@@ -167,7 +167,7 @@ class ManyDevices:
   def compile(
     self, function: Callable, *, deterministic: bool, donate: bool
   ) -> Callable:
-    """Returns `function` as a program that is compiled at its first call.
+    """Returns `function` as a program, compiled at its first call.
 
     Args:
       function: Per-device function of trees that the `put_` methods have made.
@@ -329,14 +329,17 @@ def _shards(x: jax.Array) -> list[Any]:
 
 
 def _compile_at_first_call(mapped: Any, deterministic: bool) -> Callable:
-  compiled = None
+  """Returns a function that compiles for each new shape of a batch."""
+  programs = {}
 
   def call(*args: Tree) -> Tree:
-    nonlocal compiled
-    if compiled is None:
+    # The first argument, parameters or a state, always has the same shapes.
+    shapes = tuple(x.shape for x in jax.tree.leaves(args[1:]))
+    if shapes not in programs:
       options = compiler_options(deterministic)
-      compiled = mapped.lower(*args).compile(compiler_options=options)
-    return compiled(*args)
+      lowered = mapped.lower(*args)
+      programs[shapes] = lowered.compile(compiler_options=options)
+    return programs[shapes](*args)
 
   return call
 

@@ -28,12 +28,12 @@ class Steps:
     total: Updates of the whole run.
     every: Steps between two logs, evaluations and checkpoints ('log', 'eval',
       'checkpoint'); 0 for one at the end only.
-    of_epoch: Function that turns a number of epochs into steps.
+    from_epochs: Function that turns a number of epochs into steps.
   """
 
   total: int
   every: dict[str, int]
-  of_epoch: Callable[[float], int]
+  from_epochs: Callable[[float], int]
 
   def due(self, step: int) -> set[str]:
     """Returns what is to be done after `step`: all of it after the last."""
@@ -51,7 +51,7 @@ def count_steps(config: ml_collections.ConfigDict, num_examples: int) -> Steps:
     config: Config of the run.
     num_examples: Training images of an epoch.
   """
-  of_epoch = functools.partial(
+  from_epochs = functools.partial(
     optim.epochs_to_steps,
     num_examples=num_examples,
     batch_size=config.batch_size,
@@ -59,12 +59,12 @@ def count_steps(config: ml_collections.ConfigDict, num_examples: int) -> Steps:
 
   def every(what: str) -> int:
     epochs = config[f'{what}_every_epochs']
-    return config[f'{what}_every_steps'] or of_epoch(epochs)
+    return config[f'{what}_every_steps'] or from_epochs(epochs)
 
   return Steps(
-    total=config.train_steps or of_epoch(config.num_epochs),
+    total=config.train_steps or from_epochs(config.num_epochs),
     every={what: every(what) for what in ('log', 'eval', 'checkpoint')},
-    of_epoch=of_epoch,
+    from_epochs=from_epochs,
   )
 
 
@@ -152,7 +152,7 @@ class Run:
       return self.preprocessing(images)
     key = augment.random_key(self.config.seed, 'color_noise')
     epochs = data.color_noise_epochs
-    end = self.steps.of_epoch(epochs) if epochs else self.steps.total
+    end = self.steps.from_epochs(epochs) if epochs else self.steps.total
 
     def add_noise(x: jax.Array) -> jax.Array:
       return augment.color_noise(
@@ -214,6 +214,6 @@ def build_run(
       config, train_step.abstract_train_state(config)
     ),
     learning_rates=optim.create_learning_rate_fn(
-      config, steps.of_epoch, steps.total
+      config, steps.from_epochs, steps.total
     ),
   )

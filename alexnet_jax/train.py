@@ -116,7 +116,7 @@ def train_and_evaluate(
             with jax.profiler.StepTraceAnnotation('train', step_num=step):
               batch = plan.put_batch(batch)
               state, sums = run.train_step(state, batch, rate_scale)
-            meter.count(step, sums)
+            meter.count_and_wait(step, sums)
           signals.check_step(step)
           due = run.steps.due(step)
           epoch = step * config.batch_size / examples
@@ -311,9 +311,9 @@ def _next_plateau(
 def _warn_at_chance(run: Run, step: int, loss: float) -> None:
   """Warns once, at the first log after an epoch, if the loss is of guessing."""
   config, every = run.config, run.steps.every['log']
-  steps_of_epoch = run.steps.of_epoch(1)
+  epoch = run.steps.from_epochs(1)  # in steps
   last_log = (step - 1) // every * every if every else 0
-  is_first = last_log < steps_of_epoch <= step
+  is_first = last_log < epoch <= step
   chance = math.log(config.model.num_classes)
   if is_first and abs(loss - chance) < _AT_CHANCE * chance:
     multihost.log(

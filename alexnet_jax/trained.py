@@ -299,10 +299,8 @@ def create_extractor(
 
 
 def _create_predictor(network: TrainedRun, batch_size: int) -> ImageFunction:
-  """Compiles the network up to its log probabilities."""
-  # A new Run, because each of its programs is compiled for one shape.
-  compiled = dataclasses.replace(network.run).predict
-  return _in_batches(network, compiled, batch_size)
+  """Returns a function of any number of images: their log probabilities."""
+  return _in_batches(network, network.run.predict, batch_size)
 
 
 def _in_batches(

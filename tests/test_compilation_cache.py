@@ -24,9 +24,8 @@ def _start(directory, name):
     'XDG_CACHE_HOME': str(directory / 'caches'),
   }
   environment.pop('JAX_COMPILATION_CACHE_DIR', None)
-  command = [sys.executable, 'main.py', '--config.train_steps=3']
-  command += [f'--config=tests/tiny.py:{directory}']
-  command += [f'--workdir={directory / name}']
+  command = [sys.executable, 'main.py', f'--workdir={directory / name}']
+  command += [f'--config=tests/tiny.py:{directory}', '--config.train_steps=3']
   done = subprocess.run(
     command,
     cwd=trial.ROOT,

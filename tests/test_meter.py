@@ -62,7 +62,7 @@ def test_a_trace_leaves_the_first_steps_out(
   with Meter(tmp_path, 1, first, last, num_steps) as meter:
     for step in range(first + 1, last + 1):
       calls.append(step)
-      meter.count(step, ())
+      meter.count_and_wait(step, ())
   traced = calls[calls.index('start_trace') + 1 :] if expected else []
   assert traced[: len(expected) + 1] == expected + ['stop_trace'] * bool(traced)
   assert calls.count('start_trace') == calls.count('stop_trace') == bool(traced)
@@ -70,7 +70,7 @@ def test_a_trace_leaves_the_first_steps_out(
 
 def test_a_run_that_ends_early_leaves_its_trace(tmp_path):
   with Meter(tmp_path, 1, 0, 100, num_traced=9) as meter:
-    meter.count(5, ())
+    meter.count_and_wait(5, ())
   assert list(tmp_path.glob('plugins/profile/*/*.xplane.pb'))
 
 
@@ -85,7 +85,7 @@ def test_waiting_is_what_input_takes_after_a_step_has_ended(tmp_path):
     # The first step compiles, and a new window begins after it.
     with Meter(tmp_path, 1, 0, 4) as meter:
       for step, _ in enumerate(meter.timed(batches(pause)), 1):
-        meter.count(step, _Outputs(step_seconds))
+        meter.count_and_wait(step, _Outputs(step_seconds))
       return meter.read()['input_seconds']
 
   assert waited(pause=0.1, step_seconds=0) > 0.25

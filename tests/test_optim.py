@@ -121,10 +121,10 @@ def test_config_gives_each_layer_its_rate_and_decay(dtype):
 
 def rate(config, step, layer, kind='kernel', num_steps=1000, scale=1.0):
   """One parameter's rate, with ImageNet's epochs in batches of 128."""
-  of_epoch = functools.partial(
+  from_epochs = functools.partial(
     optim.epochs_to_steps, num_examples=IMAGENET, batch_size=128
   )
-  rates_fn = optim.create_learning_rate_fn(config, of_epoch, num_steps)
+  rates_fn = optim.create_learning_rate_fn(config, from_epochs, num_steps)
   params = {layer: {'kernel': 0.0, 'bias': 0.0}}
   return float(rates_fn(jnp.int32(step), scale, params)[layer][kind])
 
