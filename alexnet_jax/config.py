@@ -35,7 +35,8 @@ def base() -> ml_collections.ConfigDict:
   config.train_steps = 0
   # The run ends when the training error since the last log is below this.
   config.stop_at_train_error = 0.0
-  # Steps of more than 0 override epochs. With both 0, only after the last step.
+  # A number of steps above 0 replaces the epochs. With both 0, it happens only
+  # after the last step.
   config.log_every_steps = 100
   config.log_every_epochs = 1.0
   config.eval_every_steps = 0
@@ -132,7 +133,8 @@ def base() -> ml_collections.ConfigDict:
   # For 'epochs': pairs (epoch, factor). The rate is multiplied by each factor
   # from its epoch on.
   config.schedule.drops = ()
-  # Whether the biases' rates drop likewise; if not, they follow bias_drops.
+  # For 'epochs': whether the biases' rates take the same drops; if not, they
+  # take bias_drops.
   config.schedule.biases_drop_alike = True
   config.schedule.bias_drops = ()
   # Further pairs (epoch, factor), by the same names as rate_multipliers.
@@ -289,7 +291,7 @@ OF_EVALUATION = ('batch_size', *_PLACES)
 def changes_nothing_done(name: str) -> bool:
   """Returns whether a finished run's result stays valid with another value.
 
-  The length of a run counts as such a field: main.py checks it.
+  The length of a run counts as such a field: training checks it.
 
   Args:
     name: Name of a field, as 'data.dir'.

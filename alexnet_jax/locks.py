@@ -1,4 +1,4 @@
-"""Locks on files, which end with the process that holds them."""
+"""Locks on files; a lock ends with the process that holds it."""
 
 import errno
 import fcntl

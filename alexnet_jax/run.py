@@ -164,7 +164,7 @@ class Run:
     )
 
   def learning_rate(self, step: int, rate_scale: float) -> float:
-    """Returns the rate of a step, from 1, for weights without a multiplier."""
+    """Returns the rate of weights without a multiplier (steps count from 1)."""
     weights = {'': {'kernel': 0.0}}
     rates = self.learning_rates(step - 1, rate_scale, weights)
     return float(rates['']['kernel'])

@@ -178,8 +178,8 @@ def _check_schedule(schedule: ml_collections.ConfigDict) -> None:
   alike = schedule.biases_drop_alike or schedule.name != 'epochs'
   if schedule.bias_drops and alike:
     raise errors.UserError(
-      f'schedule.bias_drops={schedule.bias_drops} but biases drop as weights '
-      'do; give schedule.name=epochs and schedule.biases_drop_alike=False, or '
+      f'schedule.bias_drops={schedule.bias_drops} but biases do not read them; '
+      'give schedule.name=epochs and schedule.biases_drop_alike=False, or '
       'schedule.bias_drops=().'
     )
 

@@ -17,7 +17,7 @@ from configs import alexnet
 
 
 def get_config(data: str = 'shapes') -> ml_collections.ConfigDict:
-  """About a third of the paper's widths, a schedule of minutes."""
+  """Returns a network an eighth to half as wide, for minutes of training."""
   config = alexnet.get_config(data)
   model = config.model
   widths = {'conv1': 24, 'conv2': 48, 'conv3': 64, 'conv4': 64, 'conv5': 48}

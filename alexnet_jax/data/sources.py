@@ -7,7 +7,7 @@ A source is named as in `--config.data.name`:
     shapes                                       the embedded drawn set
 
 A folder holds `train/` and `validation/` (or `val/`), each with a folder per
-class. Without these two it holds the class folders themselves, and every image
+class. Without both it holds the class folders themselves, and every image
 whose path hashes to 0 modulo 10 is for validation. TFDS builds `imagenet2012`
 from the tars of image-net.org; without the tars, Kaggle's folders are read.
 """

@@ -43,7 +43,8 @@ def layer_table(
   """Returns the rows of the network in order, without those of `model.omit`.
 
   The layer after an omitted one takes over its `gather`, the layer before it
-  takes over its pools. So towers meet and pools shrink maps as before.
+  takes over its pools. So towers meet and pools shrink maps as before. Only the
+  first layer's pools have no layer to go to.
 
   Raises:
     UserError: If the table or `omit` names something that does not exist.

@@ -119,9 +119,6 @@ def predict(
     run: Network; the views that `config.eval.views` says are averaged.
     pictures: Pictures of `config.data.image_size` pixels.
     batch_size: Pictures at a time.
-
-  Raises:
-    UserError: If a batch cannot be divided among the devices.
   """
   pictures = iter(pictures)
   while batch := list(itertools.islice(pictures, batch_size)):
@@ -238,8 +235,18 @@ def define_flags() -> None:
   flags.DEFINE_bool('json', False, 'Print JSON lines instead of text.')
 
 
+def _check_flags(arguments: list[str]) -> None:
+  for name in ('count', 'seed', 'only_wrong'):
+    if arguments and FLAGS[name].present:
+      raise errors.UserError(
+        f'--{name}={FLAGS[name].value} chooses validation images; leave it out '
+        'where pictures are given.'
+      )
+
+
 def main(arguments: list[str]) -> None:
   """Prints or draws the predictions."""
+  _check_flags(arguments)
   run, failed = tool_flags.load_run(), []
   if arguments:
     paths, size = find(arguments), run.config.data.image_size

@@ -82,7 +82,8 @@ def _with_remedy() -> Iterator[None]:
     yield
   except DamagedError as error:
     raise DamagedError(
-      f'{error}; name an earlier one with --config.eval.step, or train on.'
+      f'{error}; name an earlier one, as WORKDIR@STEP or with '
+      '--config.eval.step, or train on.'
     ) from error
 
 
