@@ -52,7 +52,7 @@ class Meter:
     spare = last_step - first_step - num_traced
     self._trace_after = first_step + min(_WARM_UP, max(spare, 1))
     self._trace_until = min(self._trace_after + num_traced, last_step)
-    self._is_tracing = False
+    self._is_trace_due = self._is_tracing = False
     self._in_flight = collections.deque()
     self._has_compiled = False
     self._summary, self._last_line = '', time.perf_counter()
@@ -94,6 +94,8 @@ class Meter:
       if self._in_flight and self._in_flight[-1].done():
         idle_since = max(asked, self._in_flight[-1].result())
         self._input_seconds += time.perf_counter() - idle_since
+      if self._is_trace_due:
+        self._start_trace()
       yield batch
 
   def count_and_wait(self, step: int, outputs: Any) -> None:
@@ -149,20 +151,24 @@ class Meter:
     }
 
   def _trace(self, step: int, outputs: Any) -> None:
-    """Starts or stops the trace after a step, where that is due."""
-    starts = step == self._trace_after < self._trace_until
-    stops = self._is_tracing and step == self._trace_until
-    if not (starts or stops):
-      return
-    jax.block_until_ready(outputs)
-    with self.paused():
-      if starts:
-        options = jax.profiler.ProfileOptions()
-        options.python_tracer_level = 0  # frames would bury the steps
-        jax.profiler.start_trace(self._workdir, profiler_options=options)
-        self._is_tracing = True
-      else:
+    """Ends the trace after its last step, and asks for it before its first.
+
+    It starts with the next batch, after an evaluation that may be due now.
+    """
+    if self._is_tracing and step == self._trace_until:
+      jax.block_until_ready(outputs)
+      with self.paused():
         self._stop_trace()
+    if step == self._trace_after < self._trace_until:
+      jax.block_until_ready(outputs)
+      self._is_trace_due = True
+
+  def _start_trace(self) -> None:
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # frames would bury the steps
+    with self.paused():
+      jax.profiler.start_trace(self._workdir, profiler_options=options)
+    self._is_trace_due, self._is_tracing = False, True
 
   def _stop_trace(self) -> None:
     self._is_tracing = False

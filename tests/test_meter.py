@@ -23,7 +23,7 @@ def _traced(workdir) -> list[str]:
 def test_a_traced_run_is_the_same_run(tmp_path):
   tiny.prepare_tiny(tmp_path)
   config = tiny.get_config(str(tmp_path))
-  config.train_steps = config.eval_every_steps = 9
+  config.train_steps, config.eval_every_steps = 9, 5
   plain, traced = tmp_path / 'plain', tmp_path / 'traced'
   expected = train.train_and_evaluate(config, plain)
   config.profile_steps = 3
@@ -32,7 +32,7 @@ def test_a_traced_run_is_the_same_run(tmp_path):
   names = _traced(traced)
   assert names.count('train') == 3
   assert any('fusion' in name for name in names)  # operations, too
-  # Nothing but the steps: the evaluation comes after the last of them.
+  # Nothing but steps 6 to 8: evaluations are due after steps 5 and 9.
   assert not any('eval_step' in name for name in names)
   assert not (plain / 'plugins').exists()
   config = files.evaluation_config(traced, {})
@@ -60,7 +60,8 @@ def test_a_trace_leaves_the_first_steps_out(
       jax.profiler, name, lambda *_, name=name, **__: calls.append(name)
     )
   with Meter(tmp_path, 1, first, last, num_steps) as meter:
-    for step in range(first + 1, last + 1):
+    batches = meter.timed([()] * (last - first))
+    for step, _ in enumerate(batches, first + 1):
       calls.append(step)
       meter.count_and_wait(step, ())
   traced = calls[calls.index('start_trace') + 1 :] if expected else []
@@ -70,7 +71,8 @@ def test_a_trace_leaves_the_first_steps_out(
 
 def test_a_run_that_ends_early_leaves_its_trace(tmp_path):
   with Meter(tmp_path, 1, 0, 100, num_traced=9) as meter:
-    meter.count_and_wait(5, ())
+    for step, _ in enumerate(meter.timed([(), ()]), 5):
+      meter.count_and_wait(step, ())
   assert list(tmp_path.glob('plugins/profile/*/*.xplane.pb'))
 
 
@@ -89,7 +91,7 @@ def test_waiting_is_what_input_takes_after_a_step_has_ended(tmp_path):
       return meter.read()['input_seconds']
 
   assert waited(pause=0.1, step_seconds=0) > 0.25
-  assert waited(pause=0.02, step_seconds=0.1) < 0.05
+  assert waited(pause=0.02, step_seconds=0.5) < 0.05
 
 
 class _Outputs:
