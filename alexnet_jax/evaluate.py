@@ -108,7 +108,8 @@ def predictions(
     Labels [b] and natural logarithms of probabilities [b, classes], in order;
     the last batch is shorter.
   """
-  config, predictor = network.config, create_predictor(network)
+  config = network.config
+  predictor = trained.create_predictor(network, batch_size)
   batches = pipeline.eval_batches(
     data,
     config.eval.split,
@@ -119,21 +120,3 @@ def predictions(
   for batch in batches:
     counts = batch['mask'] > 0
     yield batch['label'][counts], predictor(batch['image'])[counts]
-
-
-def create_predictor(
-  network: trained.TrainedRun,
-) -> Callable[[np.ndarray], np.ndarray]:
-  """Returns a function of whole images [N, S, S, 3] of uint8.
-
-  N is always the same, a multiple of the plan's data shards. The function
-  returns natural logarithms of probabilities [N, classes], averaged over
-  `config.eval.views`.
-  """
-  plan = network.plan
-
-  def predictor(images: np.ndarray) -> np.ndarray:
-    on_devices = plan.put_batch(images)
-    return plan.get_batch(network.run.predict(network.params, on_devices))
-
-  return predictor

@@ -149,7 +149,7 @@ class TrainedRun:
       self._functions[key] = (
         create_extractor(self, layer, batch_size)
         if layer
-        else _create_predictor(self, batch_size)
+        else create_predictor(self, batch_size)
       )
     return self._functions[key]
 
@@ -298,8 +298,18 @@ def create_extractor(
   return _in_batches(network, compiled, batch_size)
 
 
-def _create_predictor(network: TrainedRun, batch_size: int) -> ImageFunction:
-  """Returns a function of any number of images: their log probabilities."""
+def create_predictor(network: TrainedRun, batch_size: int) -> ImageFunction:
+  """Returns a function of whole images: their log probabilities.
+
+  Args:
+    network: Network with its parameters on the devices; `eval.views` of its
+      config are averaged.
+    batch_size: Images at a time, a multiple of the plan's data shards.
+
+  Returns:
+    Function of any N images [N, S, S, 3] of uint8 that returns natural
+    logarithms of probabilities [N, classes].
+  """
   return _in_batches(network, network.run.predict, batch_size)
 
 

@@ -96,7 +96,7 @@ def test_the_program_needs_nothing_but_jax(run, tmp_path):
   _tool('export', f'--workdir={run.workdir}', output, '--views=1')
   np.save(tmp_path / 'images.npy', IMAGES)
   subprocess.run([sys.executable, '-c', CALL], cwd=tmp_path, check=True)
-  expected = evaluate.create_predictor(run)(IMAGES)
+  expected = trained.create_predictor(run, len(IMAGES))(IMAGES)
   actual = np.load(tmp_path / 'probabilities.npy')
   np.testing.assert_allclose(np.log(actual), expected, rtol=1e-5)
   about = json.loads((tmp_path / 'program.stablehlo.json').read_text())
@@ -134,8 +134,8 @@ def test_exported_weights_come_back_with_their_inputs_and_classes(
   assert back.class_names == run.class_names
   jax.tree.map(np.testing.assert_array_equal, back.params, run.params)
   np.testing.assert_array_equal(
-    evaluate.create_predictor(back)(IMAGES),
-    evaluate.create_predictor(run)(IMAGES),
+    trained.create_predictor(back, len(IMAGES))(IMAGES),
+    trained.create_predictor(run, len(IMAGES))(IMAGES),
   )
 
 

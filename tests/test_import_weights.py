@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alexnet_jax import errors, evaluate, trained
+from alexnet_jax import errors, trained
 from alexnet_jax.tools import export, import_weights
 from alexnet_jax.weights import caffe, torch_layout, weight_files
 from configs import bvlc_alexnet, caffenet, torchvision_alexnet
@@ -52,7 +52,7 @@ def _check_same(run, net):
   """Logarithms of probabilities agree within 1e-4 of the largest one."""
   expected = torch_nets.log_probabilities(net, IMAGES)
   assert np.ptp(expected, axis=0).max() > 0.1  # pictures differ
-  actual = evaluate.create_predictor(run)(IMAGES)
+  actual = trained.create_predictor(run, len(IMAGES))(IMAGES)
   assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
