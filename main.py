@@ -65,10 +65,11 @@ def main(_) -> None:
     multihost.initialize(*process)  # before JAX looks at its devices
   command_line.enable_compilation_cache()
   workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
-  if _MODE.value == 'eval':
-    _evaluate(workdir)
-  else:
-    train.train_and_evaluate(_CONFIG.value, workdir)
+  with multihost.shared_fate():
+    if _MODE.value == 'eval':
+      _evaluate(workdir)
+    else:
+      train.train_and_evaluate(_CONFIG.value, workdir)
 
 
 if __name__ == '__main__':

@@ -43,6 +43,9 @@ def base() -> ml_collections.ConfigDict:
   config.eval_every_epochs = 1.0
   config.checkpoint_every_steps = 0
   config.checkpoint_every_epochs = 1.0
+  # Longest time between two checkpoints, in minutes; 0 for no limit. A job that
+  # ends before an epoch does makes progress all the same.
+  config.checkpoint_every_minutes = 30.0
   # Newest checkpoints to keep.
   config.keep_checkpoints = 3
   # Visible devices to use; 0 for all.
@@ -261,7 +264,7 @@ def _describe(name: str) -> tuple[int, int | None]:
 
 
 # Fields of the machine, not of the run.
-_PLACES = (
+PLACES = (
   'num_devices',
   'data.dir',
   'data.tfds_dir',
@@ -270,8 +273,9 @@ _PLACES = (
 )
 # Fields that no result depends on, except for rounding.
 WITHOUT_EFFECT = (
-  *_PLACES,
+  *PLACES,
   'checkpoint_every_epochs',
+  'checkpoint_every_minutes',
   'checkpoint_every_steps',
   'keep_checkpoints',
   'profile_steps',
@@ -285,7 +289,7 @@ _RATES_FOLLOW = {
   'plateau': ('eval_every_epochs', 'eval_every_steps', 'eval.views'),
 }
 # Fields that --mode=eval may be given, beside all of `eval`.
-OF_EVALUATION = ('batch_size', *_PLACES)
+OF_EVALUATION = ('batch_size', *PLACES)
 
 
 def changes_nothing_done(name: str) -> bool:

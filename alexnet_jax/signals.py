@@ -1,4 +1,8 @@
-"""SIGTERM and SIGINT end a run between two steps, where its state is whole."""
+"""Signals that end a run between two steps, where its state is whole.
+
+SIGTERM and SIGINT do, and so do SIGUSR1 and SIGUSR2, which `sbatch --signal`
+sends before the time of a job is up.
+"""
 
 import signal
 import threading
@@ -8,7 +12,8 @@ from jax.experimental import multihost_utils
 
 from alexnet_jax import errors
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, *_WARNINGS)
 
 
 class Signals:
@@ -17,7 +22,7 @@ class Signals:
   Used as a context. Python runs handlers only in the main thread and only
   between its own operations, so a signal waits while a step compiles. Several
   processes must stop at the same step: there JAX listens to SIGTERM for all of
-  them, and SIGINT acts at once.
+  them, SIGUSR1 and SIGUSR2 count as SIGTERM, and SIGINT acts at once.
   """
 
   def __init__(self):
@@ -25,9 +30,13 @@ class Signals:
     self._previous = {}
 
   def __enter__(self) -> 'Signals':
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and jax.process_count() == 1:
-      self._previous = {n: signal.signal(n, self._note) for n in SIGNALS}
+    if threading.current_thread() is threading.main_thread():
+      handlers = (
+        dict.fromkeys(SIGNALS, self._note)
+        if jax.process_count() == 1
+        else dict.fromkeys(_WARNINGS, _pass_on)
+      )
+      self._previous = {n: signal.signal(n, f) for n, f in handlers.items()}
     return self
 
   def __exit__(self, *_) -> None:
@@ -51,3 +60,7 @@ class Signals:
     """Raises Interrupted if this process has noted a signal."""
     if self._number is not None:
       raise errors.Interrupted(self._number)
+
+
+def _pass_on(number: int, frame: object) -> None:
+  signal.raise_signal(signal.SIGTERM)

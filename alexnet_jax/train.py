@@ -1,14 +1,17 @@
 """Training: the loop around the step, from a workdir's newest checkpoint on."""
 
 import dataclasses
+import json
 import math
 import pathlib
+import time
 from collections.abc import Iterator, Sequence
 
 import jax
 import ml_collections
 import numpy as np
 
+from alexnet_jax import config as config_lib
 from alexnet_jax import (
   errors,
   evaluate,
@@ -26,10 +29,21 @@ from alexnet_jax.meter import Meter
 from alexnet_jax.run import Run, build_run
 from alexnet_jax.signals import Signals
 from alexnet_jax.train_step import TrainState
-from alexnet_jax.workdir import checkpoints, files, metrics_file
+from alexnet_jax.workdir import (
+  checkpoints,
+  environment,
+  files,
+  metrics_file,
+)
 
 # A loss within this share of ln(classes) is the loss of guessing.
 _AT_CHANCE = 0.005
+# Processes agree on the time at every so many steps.
+_CLOCK_STEPS = 20
+# Longest preparation of a set that is small enough for a run to prepare it.
+_PREPARE_MINUTES = 120
+# NFS may show a new directory to other hosts after so long.
+_VISIBLE_SECONDS = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +53,7 @@ class Progress:
   Attributes:
     plateau: State of the 'plateau' schedule.
     rows: Rows that metrics.jsonl has for the checkpoint's step.
+    num_rows: Number of its rows up to that step.
     is_over: Whether the run has ended before its last step.
     is_pending: Whether a signal stopped the run before the evaluation, the log
       and the checkpoint that are due after the step.
@@ -46,6 +61,7 @@ class Progress:
 
   plateau: optim.Plateau = optim.Plateau()
   rows: Sequence[dict] = ()
+  num_rows: int = 0
   is_over: bool = False
   is_pending: bool = False
 
@@ -55,10 +71,13 @@ class Progress:
 
   @classmethod
   def from_json(cls, extra: dict) -> 'Progress':
-    """Rebuilds the progress from a checkpoint's JSON."""
+    """Rebuilds the progress from a checkpoint's JSON.
+
+    Fields added after the checkpoint was written get their defaults.
+    """
     plateau = optim.Plateau(**extra['plateau'])
-    fields = {k: extra[k] for k in ('rows', 'is_over', 'is_pending')}
-    return cls(plateau, **fields)
+    names = ('rows', 'num_rows', 'is_over', 'is_pending')
+    return cls(plateau, **{k: extra[k] for k in names if k in extra})
 
 
 def train_and_evaluate(
@@ -76,10 +95,11 @@ def train_and_evaluate(
   Raises:
     UserError: If config, data, devices and workdir do not fit each other, or
       the numbers stop being finite.
-    Interrupted: After SIGTERM or SIGINT, when the step is saved.
+    Interrupted: After a signal, when the step is saved (see `signals`).
   """
   workdir = pathlib.Path(workdir).expanduser().resolve()
   run, data, origin = _prepare_run(config, workdir)
+  multihost.check_same(_start_values(config, data))
   plan, total = run.plan, run.steps.total
   examples = pipeline.num_train_examples(data, config.data)
   with (
@@ -99,16 +119,24 @@ def train_and_evaluate(
     rate_scale = run.put_everywhere(np.float32(plateau.scale))
     num_traced = config.profile_steps if multihost.is_primary() else 0
     with (
-      metrics_file.create_writer(workdir, step, progress.rows) as writer,
+      metrics_file.create_writer(
+        workdir, step, progress.rows, progress.num_rows
+      ) as writer,
       Meter(workdir, config.batch_size, step, total, num_traced) as meter,
     ):
+      saved_at = time.monotonic()
 
       def save(**flags: bool) -> None:
+        nonlocal saved_at
         _check_finite(run, state, writer, saved)
-        rows = () if flags.get('is_pending') else writer.rows(step)
-        extra = Progress(plateau, rows, **flags).to_json(run.preprocessing)
+        rows, num_rows = writer.rows(step), writer.num_rows
+        if flags.get('is_pending'):  # they will be written again
+          rows, num_rows = (), num_rows - len(rows)
+        now = Progress(plateau, rows, num_rows, **flags)
         with meter.paused():
+          extra = now.to_json(run.preprocessing)
           saved.save(step, run.get_state(state), extra)
+        saved_at = time.monotonic()
 
       try:
         for step, batch in _steps(run, data, first_step, progress, meter):
@@ -119,6 +147,8 @@ def train_and_evaluate(
             meter.count_and_wait(step, sums)
           signals.check_step(step)
           due = run.steps.due(step)
+          if step % _CLOCK_STEPS == 0 and _is_overdue(config, saved_at):
+            due.add('checkpoint')
           epoch = step * config.batch_size / examples
           used_scale = plateau.scale
           if due:
@@ -166,6 +196,45 @@ def train_and_evaluate(
       return run.get_state(state)
 
 
+def _start_values(
+  config: ml_collections.ConfigDict, data: records.PreparedSet
+) -> dict[str, object]:
+  """Returns what all processes of a run must have alike, by name."""
+  fields = files.flatten_config(json.loads(config.to_json()))
+  return {
+    **{k: v for k, v in fields.items() if k not in config_lib.PLACES},
+    'digest of the data': records.sha256(data.directory / 'info.json'),
+    'digest of the code': environment.code_digest(),
+    'packages': environment.packages(),
+  }
+
+
+def _open_data(config: ml_collections.ConfigDict) -> records.PreparedSet:
+  """Opens the prepared set; of several processes, the primary one is first.
+
+  The others wait until they see what it has prepared. If they have disks of
+  their own, they prepare the set as well.
+  """
+  if multihost.is_primary():
+    data = prepare.open_or_prepare(config.data)
+  multihost.sync('preparation of the data', _PREPARE_MINUTES)
+  if multihost.is_primary():
+    return data
+  end = time.monotonic() + _VISIBLE_SECONDS
+  while time.monotonic() < end:
+    if records.open_prepared(config.data.dir, config.data.name):
+      break
+    time.sleep(1)
+  return prepare.open_or_prepare(config.data)
+
+
+def _is_overdue(config: ml_collections.ConfigDict, saved_at: float) -> bool:
+  """Returns whether it is time to save, by the primary process's clock."""
+  minutes = config.checkpoint_every_minutes
+  passed = (time.monotonic() - saved_at) / 60
+  return minutes > 0 and multihost.broadcast(passed) > minutes
+
+
 def _prepare_run(
   config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> tuple[Run, records.PreparedSet, trained.TrainedRun | None]:
@@ -177,12 +246,12 @@ def _prepare_run(
   validate.check_config(config)
   plan = parallel.make_plan(config.model.towers, config.num_devices)
   parallel.check_batch_size(plan, config.batch_size)
-  newest_step = files.newest_step(workdir)
+  newest_step = multihost.broadcast(files.newest_step(workdir))
   expected = train_step.abstract_train_state(config).params
   origin = None
   if config.init_from and newest_step is None:
     origin = fine_tune.read_origin(config, expected)
-  data = prepare.open_or_prepare(config.data)
+  data = _open_data(config)
   if newest_step is None:
     prepare.check_origin(data, config.data.manual_dir)
   validate.check_num_classes(config, data)

@@ -24,6 +24,7 @@ _RANGES = {
   'num_epochs': (1e-6, 1e6),
   'train_steps': (0, 2**31 - 1),
   'stop_at_train_error': (0, 1),
+  'checkpoint_every_minutes': (0, 1e6),
   'keep_checkpoints': (1, 10**6),
   'num_devices': (0, 10**6),
   'profile_steps': (0, 10**6),

@@ -125,6 +125,38 @@ def test_nothing_whole_is_refused_by_name(two_checkpoints, tmp_path):
       checkpointer.restore_newest(_state())
 
 
+def test_a_disk_that_fails_condemns_no_checkpoint(
+  two_checkpoints, tmp_path, monkeypatch
+):
+  run = tmp_path / 'run'
+  shutil.copytree(two_checkpoints, run)
+  newest = run / 'checkpoints' / '3'
+  file = max(newest.rglob('d/*'), key=lambda path: path.stat().st_size)
+  whole = file.rename(tmp_path / 'whole')
+  file.symlink_to('/proc/self/mem')  # reading its first byte gives EIO
+  monkeypatch.setattr(checkpoints, '_PAUSES', ())
+  with checkpoints.Checkpointer(run) as checkpointer:
+    with pytest.raises(OSError, match='Input/output error'):
+      checkpointer.restore_newest(_state())
+    assert newest.exists()
+    # It fails once, and is well again before the second attempt.
+    monkeypatch.setattr(checkpoints, '_PAUSES', (0,))
+    monkeypatch.setattr(
+      checkpoints.time, 'sleep', lambda _: whole.replace(file)
+    )
+    state, _ = checkpointer.restore_newest(_state())
+  jax.tree.map(np.testing.assert_array_equal, state, _state(3))
+
+
+def test_a_checkpoint_that_orbax_does_not_take_is_an_error(tmp_path):
+  _save(tmp_path, steps=(3,))
+  with (
+    checkpoints.Checkpointer(tmp_path) as checkpointer,
+    pytest.raises(errors.UserError, match='has not taken.*step 2'),
+  ):
+    checkpointer.save(2, _state(2), {})
+
+
 def test_a_process_that_dies_while_it_replaces_leaves_the_old(
   tmp_path, monkeypatch
 ):

@@ -87,7 +87,7 @@ def test_means_divide_by_the_examples():
 
 def test_rows_of_the_step_come_from_the_checkpoint(tmp_path):
   path = tmp_path / 'metrics.jsonl'
-  with metrics_file.MetricsWriter(tmp_path, 0, ()) as writer:
+  with metrics_file.MetricsWriter(tmp_path, 0, (), 0) as writer:
     for step, split in ((1, 'train'), (2, 'validation'), (2, 'train')):
       writer.write(step, step / 2, split, {'loss': step / 3}, {'seconds': 2.0})
     rows = writer.rows(2)
@@ -95,10 +95,10 @@ def test_rows_of_the_step_come_from_the_checkpoint(tmp_path):
   assert [row['split'] for row in rows] == ['validation', 'train']
   whole = path.read_text()
   path.write_text(whole[:-20])
-  with metrics_file.MetricsWriter(tmp_path, 2, json.loads(json.dumps(rows))):
+  with metrics_file.MetricsWriter(tmp_path, 2, json.loads(json.dumps(rows)), 3):
     assert path.read_text() == whole
   # What was due after the step had not been done.
-  with metrics_file.MetricsWriter(tmp_path, 2, ()):
+  with metrics_file.MetricsWriter(tmp_path, 2, (), 1):
     assert path.read_text() == whole.splitlines(keepends=True)[0]
 
 
@@ -108,7 +108,7 @@ def test_writer_drops_later_rows_and_a_cut_off_line(tmp_path):
   cut_off = '{"step": 1, "spl'
   path.write_text('\n'.join([*lines, cut_off]))
   rows = [json.loads(lines[1])]
-  with metrics_file.MetricsWriter(tmp_path, 2, rows) as writer:
+  with metrics_file.MetricsWriter(tmp_path, 2, rows, 2) as writer:
     assert path.read_text().splitlines() == lines[:2]
     writer.write(3, 1.5, 'train', {'loss': 0.25}, {'seconds': 2.0})
   *kept, new = path.read_text().splitlines()
@@ -123,7 +123,7 @@ def test_writer_drops_later_rows_and_a_cut_off_line(tmp_path):
 
 
 def test_writer_begins_a_file(tmp_path):
-  with metrics_file.MetricsWriter(tmp_path, 0, ()) as writer:
+  with metrics_file.MetricsWriter(tmp_path, 0, (), 0) as writer:
     writer.write(1, 0.5, 'train', {'loss': 0.25}, {})
     # What a killed run has logged is on disk.
     row = json.loads((tmp_path / 'metrics.jsonl').read_text())
@@ -131,7 +131,7 @@ def test_writer_begins_a_file(tmp_path):
 
 
 def test_tensorboard_shows_the_same_numbers(tmp_path):
-  with metrics_file.MetricsWriter(tmp_path, 0, ()) as writer:
+  with metrics_file.MetricsWriter(tmp_path, 0, (), 0) as writer:
     writer.write(3, 0.5, 'train', {'loss': 0.25}, {'seconds': 2.0})
     writer.write(7, 1.5, 'train', {'loss': 0.125}, {'seconds': 4.0})
     # What a killed run has logged is on disk.
@@ -140,3 +140,12 @@ def test_tensorboard_shows_the_same_numbers(tmp_path):
     points = shown.Tensors(f'train/{name}')
     assert [point.step for point in points] == [3, 7]
     assert [tf.make_ndarray(point.tensor_proto) for point in points] == values
+
+
+def test_lost_rows_are_said(tmp_path, capsys):
+  row = {'step': 1, 'split': 'train'}
+  path = tmp_path / 'metrics.jsonl'
+  for text, lost in ((f'{json.dumps(row)}\n', 1), ('', 2), (None, 2)):
+    path.unlink() if text is None else path.write_text(text)
+    with metrics_file.MetricsWriter(tmp_path, 2, (), 2):
+      assert f'has lost {lost} of 2 rows' in capsys.readouterr().out

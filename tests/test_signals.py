@@ -12,13 +12,13 @@ from tests import runs, tiny
 from tests.faults import trial
 
 
-def _train(config, workdir, monkeypatch, number):
-  """Trains with a SIGTERM before the batch of this number is used."""
+def _train(config, workdir, monkeypatch, number, sent=signal.SIGTERM):
+  """Trains with a signal before the batch of this number is used."""
   put_batch, numbers = parallel.OneDevice.put_batch, iter(range(1, 1000))
 
   def wrapped(*args):
     if next(numbers) == number:
-      signal.raise_signal(signal.SIGTERM)
+      signal.raise_signal(sent)
     return put_batch(*args)
 
   with monkeypatch.context() as patch:
@@ -32,14 +32,17 @@ def test_signals_lose_no_step(tmp_path, monkeypatch):
   whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
   expected = train.train_and_evaluate(config, whole)
   # Ten steps, logged at each, evaluated with two batches and saved at 5 and 10.
-  for number, saved in (
-    (3, 3),  # between two steps
-    (2, 5),  # at the step after which all is due
-    (1, 5),  # in the evaluation that is due after the restored step
-    (8, 10),  # after that evaluation and five steps, in the last evaluation
+  for number, saved, sent in (
+    (3, 3, signal.SIGTERM),  # between two steps
+    (2, 5, signal.SIGINT),  # at the step after which all is due
+    # In the evaluation that is due after the restored step.
+    (1, 5, signal.SIGUSR1),
+    # After that evaluation and five steps, in the last evaluation.
+    (8, 10, signal.SIGUSR2),
   ):
-    with pytest.raises(errors.Interrupted, match=f'after step {saved},'):
-      _train(config, stopped, monkeypatch, number)
+    with pytest.raises(errors.Interrupted, match=f'after step {saved},') as e:
+      _train(config, stopped, monkeypatch, number, sent)
+    assert e.value.number == sent  # the exit code is 128 + this
     assert trial.newest(stopped).step == saved
   runs.assert_same(train.train_and_evaluate(config, stopped), expected)
   assert trial.rows(stopped) == trial.rows(whole)

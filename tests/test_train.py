@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -46,8 +47,38 @@ def test_rows_have_the_fields_of_the_contract(data_dir, tmp_path):
     assert row.get('learning_rate', 0.01) == pytest.approx(0.01)
     assert row['examples'] == (16 if row['split'] == 'train' else 21)
     assert row['epoch'] == row['step'] * 16 / 60
-  environment = json.loads((tmp_path / 'environment.json').read_text())
-  assert environment['packages']['jax'] == jax.__version__
+
+
+def test_environment_json_keeps_every_start(data_dir, tmp_path):
+  config = tiny.get_config(data_dir)
+  times = []
+  for config.train_steps in (1, 2, 3):
+    train.train_and_evaluate(config, tmp_path)
+    about = json.loads((tmp_path / 'environment.json').read_text())
+    assert about['packages']['jax'] == jax.__version__
+    assert [old['time'] for old in about['earlier_starts']] == times
+    times.append(about['time'])
+
+
+def test_checkpoints_without_a_config_are_refused(data_dir, tmp_path):
+  config = tiny.get_config(data_dir)
+  train.train_and_evaluate(config, tmp_path)
+  (tmp_path / 'config.json').unlink()
+  with pytest.raises(errors.UserError, match='checkpoints but no config.json'):
+    train.train_and_evaluate(config, tmp_path)
+  assert not (tmp_path / 'config.json').exists()
+
+
+def test_the_clock_saves_between_distant_checkpoints(data_dir, tmp_path):
+  config = tiny.get_config(data_dir)
+  config.train_steps, config.keep_checkpoints = 45, 100
+  config.checkpoint_every_steps = 44
+  for minutes, saved in ((1000, {44, 45}), (1e-9, {20, 40, 44, 45})):
+    config.checkpoint_every_minutes = minutes
+    workdir = tmp_path / str(minutes)
+    train.train_and_evaluate(config, workdir)
+    names = {path.name for path in (workdir / 'checkpoints').iterdir()}
+    assert names == {str(step) for step in saved}
 
 
 def test_resuming_gives_the_undisturbed_run(data_dir, tmp_path):
@@ -99,8 +130,14 @@ def test_a_kill_changes_nothing(data_dir, tmp_path, number, code):
     assert process.poll() is None, 'the run ended before it was killed'
   os.kill(process.pid, number)
   assert process.wait() == code
-  assert trial.rows(killed)[-1]['step'] < 60
-  assert _run(_command(data_dir, killed)).returncode == 0
+  last_step = trial.rows(killed)[-1]['step']
+  assert last_step < 60
+  again = _run(_command(data_dir, killed))
+  assert again.returncode == 0
+  # Of the steps that were logged, at most those since a save are done again. A
+  # save takes a while: the one at the last multiple of 7 may not be complete.
+  (first_step,) = re.findall('; step ([0-9]+) of 60', again.stdout)
+  assert int(first_step) > last_step - 2 * 7
   runs.assert_same(trial.newest(killed), trial.newest(whole))
   assert trial.rows(killed) == trial.rows(whole)
 

@@ -14,7 +14,6 @@ preparation that was killed continues after its last finished shard. With
 
 import contextlib
 import json
-import os
 import pathlib
 import shlex
 import shutil
@@ -25,7 +24,7 @@ import numpy as np
 import tqdm
 from absl import flags, logging
 
-from alexnet_jax import command_line, errors, locks
+from alexnet_jax import atomic, command_line, errors, locks
 from alexnet_jax.data import (
   ilsvrc,
   images,
@@ -111,7 +110,7 @@ def _prepare_locked(job: shards.Job, final: pathlib.Path) -> None:
         shutil.rmtree(partial)
       raise
     _finish(job, written, partial)
-  os.rename(partial, final)
+  atomic.rename_directory(partial, final)
   for path in (final / 'job.json', *final.glob('*_progress.npz')):
     path.unlink()
 
@@ -159,9 +158,8 @@ def _finish(
     'skipped': {split: p.skipped for split, p in written.items()},
     'sha256': {name: records.sha256(directory / name) for name in small},
   }
-  new = directory / 'info.new.json'
-  new.write_text(json.dumps(info, indent=2) + '\n')
-  os.replace(new, directory / 'info.json')
+  text = json.dumps(info, indent=2) + '\n'
+  atomic.write_text(directory / 'info.json', text)
 
 
 def open_or_prepare(data: ml_collections.ConfigDict) -> records.PreparedSet:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from alexnet_jax import errors
+from alexnet_jax import atomic, errors
 from alexnet_jax.data import records
 
 _REMEDY = 'put that file back into the workdir'
@@ -84,7 +84,8 @@ class Preprocessing:
 
   def save(self, path: pathlib.Path) -> None:
     """Writes the arrays to a file, `preprocessing.npz`."""
-    np.savez(path, **dataclasses.asdict(self))
+    with atomic.replacing(path) as file:
+      np.savez(file, **dataclasses.asdict(self))
 
 
 def load(path: pathlib.Path) -> Preprocessing:

@@ -19,7 +19,7 @@ import numpy as np
 import tqdm
 from array_record.python import array_record_module
 
-from alexnet_jax import errors
+from alexnet_jax import atomic, errors
 from alexnet_jax.data import images, pipeline, records, sources
 from alexnet_jax.data.lazy import tf
 
@@ -131,14 +131,13 @@ class Progress:
   def save(self, path: pathlib.Path) -> None:
     """Writes a new file and renames it, so that a kill leaves the old one."""
     lists = {'shards': self.shards, 'skipped': self.skipped}
-    new = path.with_suffix('.new.npz')
-    np.savez(
-      new,
-      labels=np.array(self.labels, np.int32),
-      lists=json.dumps(lists),
-      **vars(self.sums),
-    )
-    os.replace(new, path)
+    with atomic.replacing(path) as file:
+      np.savez(
+        file,
+        labels=np.array(self.labels, np.int32),
+        lists=json.dumps(lists),
+        **vars(self.sums),
+      )
 
 
 def write_split(job: Job, split: str, directory: pathlib.Path) -> Progress:

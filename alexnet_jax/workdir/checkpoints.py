@@ -6,12 +6,12 @@ data file flips.
 """
 
 import contextlib
-import errno
 import hashlib
 import itertools
 import json
 import pathlib
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,14 +29,9 @@ Tree = Any
 _STATE = 'state'
 _EXTRA = 'extra'
 _REPLACED = '.replaced'
-# Errors of the system, which say nothing about the data on the disk.
-_SYSTEM_ERRORS = (
-  errno.EACCES,
-  errno.EMFILE,
-  errno.ENFILE,
-  errno.ENOMEM,
-  errno.ESTALE,
-)
+# Seconds between attempts to read a file.
+_PAUSES = (0.2, 2)
+_READ_ERRORS = (ValueError, OSError, KeyError, TypeError, AttributeError)
 
 
 def flatten(state: Tree) -> dict[str, np.ndarray]:
@@ -103,14 +98,16 @@ class Checkpointer:
       self._directory,
       options=ocp.CheckpointManagerOptions(
         create=False,
-        max_to_keep=keep,
+        preservation_policy=ocp.checkpoint_managers.LatestN(keep),
         enable_async_checkpointing=True,
         multiprocessing_options=_without_barriers(),
       ),
-      item_handlers={
-        _STATE: ocp.StandardCheckpointHandler(),
-        _EXTRA: ocp.JsonCheckpointHandler(),
-      },
+      handler_registry=ocp.handlers.create_default_handler_registry(
+        **{
+          _STATE: ocp.StandardCheckpointHandler(),
+          _EXTRA: ocp.JsonCheckpointHandler(),
+        }
+      ),
     )
 
   def latest_step(self) -> int | None:
@@ -140,7 +137,11 @@ class Checkpointer:
       }
     )
     with errors.no_room_as_os_error(self._directory):
-      self._manager.save(step, args=items)
+      if not self._manager.save(step, args=items):
+        raise errors.UserError(
+          f'{self._directory} has not taken the checkpoint of step {step}; '
+          'remove what is newer there, and the same command goes on.'
+        )
 
   def _replace(self, step: int) -> None:
     """Renames the checkpoint of a step, because orbax saves no step twice."""
@@ -212,26 +213,35 @@ class Checkpointer:
   def _restore(
     self, step: int, like: Tree, *, is_part: bool = False
   ) -> tuple[Tree, dict]:
-    """Reads and verifies; `is_part` lets the checkpoint have more groups."""
+    """Reads and verifies; `is_part` lets the checkpoint have more groups.
+
+    A disk or a network that fails for a moment says nothing about the data, so
+    that only a checkpoint whose files can be read as a whole is called damaged.
+    """
+    path = self._directory / str(step)
+    for _ in range(2):
+      try:
+        return self._read(step, like, is_part)
+      except _READ_ERRORS as error:
+        cause = error
+      _read_files(path)
+    raise DamagedError(
+      f'checkpoint {path} cannot be read ({errors.first_line(cause)})'
+    ) from cause
+
+  def _read(self, step: int, like: Tree, is_part: bool) -> tuple[Tree, dict]:
+    """Reads and verifies a checkpoint in one attempt."""
     expected = flatten(like)
     groups = {name.partition('/')[0] for name in expected}
-    try:
-      saved = flatten(self._manager.item_metadata(step)[_STATE].tree)
-      compared = {
-        name: leaf
-        for name, leaf in saved.items()
-        if not is_part or name.partition('/')[0] in groups
-      }
-      _compare(self._directory / str(step), compared, expected)
-      leaves, extra = self._read(step, saved)
-      digests = extra.pop('sha256')
-    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-      if getattr(error, 'errno', None) in _SYSTEM_ERRORS:
-        raise
-      raise DamagedError(
-        f'checkpoint {self._directory / str(step)} cannot be read '
-        f'({errors.first_line(error)})'
-      ) from error
+    saved = flatten(self._manager.item_metadata(step)[_STATE].tree)
+    compared = {
+      name: leaf
+      for name, leaf in saved.items()
+      if not is_part or name.partition('/')[0] in groups
+    }
+    _compare(self._directory / str(step), compared, expected)
+    leaves, extra = self._read_leaves(step, saved)
+    digests = extra.pop('sha256')
     self._verify(step, _digests(leaves, extra), digests)
     ordered = [leaves[name] for name in expected]
     state = jax.tree.unflatten(jax.tree.structure(like), ordered)
@@ -241,7 +251,7 @@ class Checkpointer:
     """Reads the newest checkpoint that is whole.
 
     Damaged ones are renamed, and a line says so. Of several processes, the
-    primary one chooses.
+    primary one reads for all.
 
     Args:
       like: Expected state, arrays or shapes.
@@ -253,15 +263,10 @@ class Checkpointer:
       UserError: If it is of another network.
       DamagedError: If none is whole; then nothing is renamed.
     """
-    if multihost.is_primary():
-      step, restored = self._first_whole(like)
-      multihost.broadcast(step)
-      return restored
-    step = multihost.broadcast(0)
-    self._manager.reload()
-    return self._restore(step, like)
+    restored = self._first_whole(like) if multihost.is_primary() else None
+    return multihost.broadcast(restored)
 
-  def _first_whole(self, like: Tree) -> tuple[int, tuple[Tree, dict]]:
+  def _first_whole(self, like: Tree) -> tuple[Tree, dict]:
     damaged = []
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
@@ -270,7 +275,7 @@ class Checkpointer:
         damaged.append((step, error))
       else:
         self._set_aside(damaged)
-        return step, restored
+        return restored
     raise DamagedError(
       f'none of the checkpoints in {self._directory} is whole (the newest: '
       f'{damaged[0][1]}); start a new workdir.'
@@ -288,7 +293,7 @@ class Checkpointer:
     if damaged:
       self._manager.reload()
 
-  def _read(self, step: int, expected: dict) -> tuple[dict, dict]:
+  def _read_leaves(self, step: int, expected: dict) -> tuple[dict, dict]:
     target = {k: np.empty(x.shape, x.dtype) for k, x in expected.items()}
     restored = self._manager.restore(
       step,
@@ -332,6 +337,24 @@ class Checkpointer:
       self._manager.close()
     if self._replaces:
       self._remove_replaced()
+
+
+def _read_files(path: pathlib.Path) -> None:
+  """Reads every file of a checkpoint, more than once if it must.
+
+  Raises:
+    OSError: If a file cannot be read.
+  """
+  for pause in (*_PAUSES, None):
+    try:
+      for file in path.rglob('*'):
+        if not file.is_dir():
+          file.read_bytes()
+      return
+    except OSError:
+      if pause is None:
+        raise
+      time.sleep(pause)
 
 
 def _compare(path: pathlib.Path, saved: dict, expected: dict) -> None:

@@ -1,5 +1,6 @@
 """The versions, machine, devices and commit that a process runs with."""
 
+import hashlib
 import importlib.metadata
 import os
 import pathlib
@@ -27,13 +28,25 @@ def describe() -> dict[str, object]:
     'python': platform.python_version(),
     'platform': platform.platform(),
     **hardware(),
-    'packages': {
-      **{name: importlib.metadata.version(name) for name in _PACKAGES},
-      'tensorflow': _tensorflow_version(),
-    },
+    'packages': packages(),
     'devices': [f'{d.platform} {d.device_kind}' for d in jax.devices()],
     'git_commit': git_commit(),
   }
+
+
+def packages() -> dict[str, str]:
+  """Returns the versions of the libraries that results may depend on."""
+  versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+  return versions | {'tensorflow': _tensorflow_version()}
+
+
+def code_digest() -> str:
+  """Returns a digest of the package's own files, with or without git."""
+  root = pathlib.Path(__file__).parent.parent
+  digest = hashlib.sha256()
+  for path in sorted(root.rglob('*.py')):
+    digest.update(path.read_bytes())
+  return digest.hexdigest()[:12]
 
 
 def hardware() -> dict[str, object]:

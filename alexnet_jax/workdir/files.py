@@ -2,27 +2,27 @@
 
 preprocessing.npz, class_names.txt   written before step 0, never again
 data.json                            info.json of the prepared set
-environment.json                     versions and machine of the last start
+environment.json                     versions and machine of every start
 config.json                          written last: its presence says that
                                      the directory holds a run
 """
 
 import contextlib
+import datetime
 import json
-import os
 import pathlib
 from collections.abc import Iterator
 
 import ml_collections
 from flax import traverse_util
 
+from alexnet_jax import atomic, errors, locks, multihost
 from alexnet_jax import config as config_lib
-from alexnet_jax import errors, locks, multihost
 from alexnet_jax.data import preprocessing, records
 from alexnet_jax.workdir import environment
 
 
-def _flat(config: dict) -> dict[str, object]:
+def flatten_config(config: dict) -> dict[str, object]:
   """Returns the fields of a config by name, as 'data.dir'."""
   return traverse_util.flatten_dict(config, sep='.')
 
@@ -44,7 +44,8 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
         f'workdir={workdir}: another process trains there; wait for its end, '
         'or give a new workdir.'
       )
-    yield
+    with locks.lease(workdir / 'train.lease'):
+      yield
 
 
 # Fields of older configs that no longer exist.
@@ -85,18 +86,30 @@ def start(
   if multihost.is_primary():
     stored = _read_config(workdir)
     if stored is None:
+      _check_new(workdir)
       write_inputs(workdir, inputs, data.class_names)
       _write_json(workdir / 'data.json', data.info)
     else:
       _check_same(stored, config)
       _check_data(workdir, data)
     write_config(workdir, config, {'warnings': data.warnings()})
-  multihost.sync('start of workdir')
-  return preprocessing.load(workdir / 'preprocessing.npz')
+    inputs = preprocessing.load(workdir / 'preprocessing.npz')
+  return multihost.broadcast(inputs)
+
+
+def _check_new(workdir: pathlib.Path) -> None:
+  if newest_step(workdir) is not None:
+    raise errors.UserError(
+      f'workdir={workdir} has checkpoints but no config.json; put that file '
+      'back, or give a new workdir.'
+    )
 
 
 def _check_same(stored: dict, config: ml_collections.ConfigDict) -> None:
-  old, new = _flat(stored), _flat(json.loads(config.to_json()))
+  old, new = (
+    flatten_config(stored),
+    flatten_config(json.loads(config.to_json())),
+  )
   schedule = config.schedule.name
   changed = [
     f'{name}: {old.get(name)!r} -> {new.get(name)!r}'
@@ -133,7 +146,7 @@ def write_inputs(
   workdir.mkdir(parents=True, exist_ok=True)
   inputs.save(workdir / 'preprocessing.npz')
   names = '\n'.join(class_names) + '\n'
-  (workdir / 'class_names.txt').write_text(names)
+  atomic.write_text(workdir / 'class_names.txt', names)
 
 
 def write_config(
@@ -148,14 +161,23 @@ def write_config(
     config: Config of the run.
     about: Further entries of environment.json.
   """
-  _write_json(workdir / 'environment.json', environment.describe() | about)
+  path = workdir / 'environment.json'
+  earlier = _read_json(path) if path.exists() else {}
+  starts = earlier.pop('earlier_starts', [])
+  _write_json(
+    path,
+    {
+      'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+      **environment.describe(),
+      **about,
+      'earlier_starts': [*starts, earlier] if earlier else [],
+    },
+  )
   _write_json(workdir / 'config.json', json.loads(config.to_json()))
 
 
 def _write_json(path: pathlib.Path, value: dict) -> None:
-  new = path.with_suffix('.new')
-  new.write_text(json.dumps(value, indent=2) + '\n')
-  os.replace(new, path)
+  atomic.write_text(path, json.dumps(value, indent=2) + '\n')
 
 
 def _read_json(path: pathlib.Path) -> dict:
@@ -172,7 +194,7 @@ def _read_config(workdir: pathlib.Path) -> dict | None:
   stored = traverse_util.flatten_dict(
     _read_json(path), keep_empty_nodes=True, sep='.'
   )
-  defaults = _flat(json.loads(config_lib.base().to_json()))
+  defaults = flatten_config(json.loads(config_lib.base().to_json()))
   for name in _RETIRED:
     stored.pop(name, None)
   return traverse_util.unflatten_dict(defaults | stored, sep='.')
@@ -207,7 +229,7 @@ def fields_of_effect(workdir: pathlib.Path | str) -> dict[str, object]:
   Raises:
     UserError: If there is no run.
   """
-  fields = _flat(read_config(workdir).to_dict())
+  fields = flatten_config(read_config(workdir).to_dict())
   return {k: v for k, v in fields.items() if k not in config_lib.WITHOUT_EFFECT}
 
 

@@ -2,13 +2,12 @@
 
 import contextlib
 import json
-import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from alexnet_jax import errors, multihost
+from alexnet_jax import atomic, errors, multihost
 from alexnet_jax.data.lazy import tf
 
 Row = dict[str, object]
@@ -68,17 +67,26 @@ class MetricsWriter:
       writes them again.
     rows: Rows of that step from the checkpoint, which replace those in the
       file.
+    num_rows: Number of rows up to that step; a line says if some are lost.
 
   Attributes:
     last_loss: Training loss of the last row, None before the first.
+    num_rows: Number of rows that the run has written so far.
 
   Raises:
     UserError: If metrics.jsonl has a line that is no row.
   """
 
-  def __init__(self, workdir: pathlib.Path, step: int, rows: Sequence[dict]):
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    step: int,
+    rows: Sequence[dict],
+    num_rows: int,
+  ):
     self._path = workdir / 'metrics.jsonl'
     self._last_rows = list(rows)
+    self.num_rows = num_rows
     self._replace_from(step)
     self._file = self._path.open('a')
     self._tensorboard = tf.summary.create_file_writer(str(workdir))
@@ -88,9 +96,12 @@ class MetricsWriter:
     rows = [*kept, *self._last_rows]
     losses = [row.get('loss') for row in rows if row['split'] == 'train']
     self.last_loss = losses[-1] if losses else None
-    new = self._path.with_suffix('.new')
-    new.write_text(dump(rows))
-    os.replace(new, self._path)
+    if len(rows) < self.num_rows:
+      multihost.log(
+        f'Warning: {self._path} has lost {self.num_rows - len(rows)} of '
+        f'{self.num_rows} rows up to step {step}; the run goes on without them.'
+      )
+    atomic.write_text(self._path, dump(rows))
 
   def rows(self, step: int) -> list[dict]:
     """Returns the newest rows if they are of `step`, else none."""
@@ -105,6 +116,7 @@ class MetricsWriter:
     if split == 'train':
       self.last_loss = values['loss']
     self._last_rows = [*self.rows(step), row]
+    self.num_rows += 1
     self._file.write(dump([row]))
     self._file.flush()
     # NumPy's numbers: TensorFlow keeps every Python number that it is given.
@@ -125,6 +137,7 @@ class NoWriter(contextlib.AbstractContextManager):
   """Stands in for a `MetricsWriter` in processes that write nothing."""
 
   last_loss = None
+  num_rows = 0
 
   def __exit__(self, *_) -> None:
     """Has nothing to close."""
@@ -139,9 +152,9 @@ class NoWriter(contextlib.AbstractContextManager):
 
 
 def create_writer(
-  workdir: pathlib.Path, step: int, rows: Sequence[dict]
+  workdir: pathlib.Path, step: int, rows: Sequence[dict], num_rows: int
 ) -> MetricsWriter | NoWriter:
   """Returns a `MetricsWriter` in the primary process, else a `NoWriter`."""
   if multihost.is_primary():
-    return MetricsWriter(workdir, step, rows)
+    return MetricsWriter(workdir, step, rows, num_rows)
   return NoWriter()
