@@ -225,8 +225,8 @@ def _read(
   inputs = preprocessing.load(workdir / 'preprocessing.npz')
   with checkpoints.Checkpointer(workdir) as checkpointer:
     expected = abstract_train_state(config).params
-    step, params, extra = checkpointer.restore_params(
-      config.eval.step, expected
+    step, state, extra = checkpointer.restore(
+      config.eval.step, {'params': expected}
     )
   inputs.check_digest(extra['preprocessing'])
   # `extra` holds a digest of every leaf and of the preprocessing.
@@ -235,7 +235,7 @@ def _read(
     workdir=workdir,
     config=config,
     preprocessing=inputs,
-    params=params,
+    params=state['params'],
     step=step,
     class_names=(workdir / 'class_names.txt').read_text().splitlines(),
     digest=hashlib.sha256(text.encode()).hexdigest(),

@@ -172,43 +172,26 @@ class Checkpointer:
       else:
         old.rename(new)
 
-  def restore(self, step: int, like: Tree) -> tuple[Tree, dict]:
-    """Reads and verifies a checkpoint.
+  def restore(self, step: int, like: Tree) -> tuple[int, Tree, dict]:
+    """Reads and verifies a checkpoint, or the groups of it that are asked for.
 
     Args:
       step: Step of the checkpoint, 0 for the newest.
-      like: Expected state, arrays or shapes.
+      like: Expected state, arrays or shapes; its groups, such as 'params', may
+        be fewer than the checkpoint's.
 
     Returns:
-      The state as numpy arrays, and `extra` with 'sha256', a digest of each
-      leaf.
+      The step, the state as numpy arrays, and `extra` with 'sha256', a digest
+      of each leaf.
 
     Raises:
       UserError: If there is no such checkpoint, or its leaves are of another
         network.
       DamagedError: If it cannot be read, or a leaf's digest is wrong.
     """
-    with _with_remedy():
-      return self._restore(self._choose(step), like)
-
-  def restore_params(self, step: int, like: Tree) -> tuple[int, Tree, dict]:
-    """Reads the parameters of a checkpoint, whose other leaves may be any.
-
-    Args:
-      step: Step of the checkpoint, 0 for the newest.
-      like: Expected parameters, arrays or shapes.
-
-    Returns:
-      The step, the parameters as numpy arrays, and `extra` as `restore` does.
-
-    Raises:
-      UserError: If there is no such checkpoint, or it is of another network.
-      DamagedError: If it cannot be read, or a leaf's digest is wrong.
-    """
     step = self._choose(step)
     with _with_remedy():
-      state, extra = self._restore(step, {'params': like}, is_part=True)
-    return step, state['params'], extra
+      return step, *self._restore(step, like, is_part=True)
 
   def _restore(
     self, step: int, like: Tree, *, is_part: bool = False

@@ -79,7 +79,7 @@ def _restored(run: pathlib.Path, whole: pathlib.Path) -> str:
       return trial.WRONG
   step = int(state.step)
   with checkpoints.Checkpointer(whole) as checkpointer:
-    saved, _ = checkpointer.restore(step, like)
+    _, saved, _ = checkpointer.restore(step, like)
   pairs = zip(
     checkpoints.flatten(state).values(),
     checkpoints.flatten(saved).values(),

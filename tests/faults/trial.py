@@ -268,7 +268,7 @@ def newest(workdir: pathlib.Path) -> train_step.TrainState:
   """Returns the verified state of a run's newest checkpoint."""
   like = train_step.abstract_train_state(files.read_config(workdir))
   with checkpoints.Checkpointer(workdir) as checkpointer:
-    state, _ = checkpointer.restore(0, like)
+    _, state, _ = checkpointer.restore(0, like)
   return state
 
 
