@@ -7,7 +7,7 @@ The recipes of configs/ start from `base`, give the network its layers and call
 import ml_collections
 
 from alexnet_jax import errors
-from alexnet_jax.data import shapes, sources
+from alexnet_jax.data import records, shapes, sources
 
 # Classes and native size of sets that would be slow to ask TFDS for.
 _KNOWN = {
@@ -15,6 +15,7 @@ _KNOWN = {
   'cifar10': (10, 32),
   'shapes': (len(shapes.CLASS_NAMES), shapes.SIZE),
 }
+_DATA_DIR = 'data/'
 
 
 def base() -> ml_collections.ConfigDict:
@@ -59,7 +60,7 @@ def base() -> ml_collections.ConfigDict:
   # See alexnet_jax/data/sources.py.
   config.data.name = ''
   # Root of prepared sets.
-  config.data.dir = 'data/'
+  config.data.dir = _DATA_DIR
   # Directory of TFDS's own copies; '' for TFDS's default.
   config.data.tfds_dir = ''
   # Directory of the ILSVRC tars or of Kaggle's ILSVRC/.
@@ -260,6 +261,9 @@ def _describe(name: str) -> tuple[int, int | None]:
       'the config names no data after its colon; give shapes, cifar10, '
       'imagenet2012, folder=PATH or any TFDS name.'
     )
+  # A prepared set is enough: its pictures may be gone.
+  if prepared := records.open_prepared(_DATA_DIR, name):
+    return len(prepared.class_names), prepared.info['native_size']
   return sources.describe(name)
 
 

@@ -53,6 +53,22 @@ def take(file: IO, *, wait: bool) -> bool:
 
 
 @contextlib.contextmanager
+def alone(path: pathlib.Path, work: str) -> Iterator[None]:
+  """Waits until no other process holds a lock, and holds it inside.
+
+  Args:
+    path: Lock file, which is made and stays.
+    work: What a process does while it holds the lock, as 'prepares data/x'.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with open(path, 'w') as file:
+    if not take(file, wait=False):
+      print(f'Waiting for the process that {work}.')
+      take(file, wait=True)
+    yield
+
+
+@contextlib.contextmanager
 def lease(path: pathlib.Path) -> Iterator[None]:
   """Keeps a file that tells other hosts which process works in a directory.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from alexnet_jax import errors
-from alexnet_jax.data import records
+from alexnet_jax.data import images, records
 from alexnet_jax.models import alexnet
 
 _CHOICES = {
@@ -28,7 +28,7 @@ _RANGES = {
   'keep_checkpoints': (1, 10**6),
   'num_devices': (0, 10**6),
   'profile_steps': (0, 10**6),
-  'data.image_size': (1, 4096),
+  'data.image_size': images.SIZES,
   'data.crop_size': (1, 4096),
   'data.train_examples': (0, 10**9),
   'data.color_noise_epochs': (0, 1e6),

@@ -329,6 +329,15 @@ def test_damage_ends_in_one_sentence(tmp_path, encoding, change):
   assert '--check' in message or f'for {N} classes; prepare' in message
 
 
+@pytest.mark.parametrize('change', [_flip_a_bit, _use_other_sizes, _use_texts])
+def test_a_damaged_image_is_named_by_its_number(tmp_path, change):
+  prepared = _write_set(tmp_path, _numbered_images(), 'jpeg')
+  change(prepared.shard_paths('train')[1])
+  first = N // 2 + 1
+  with pytest.raises(errors.UserError, match=f'image {first} of train is not'):
+    list(pipeline.eval_batches(prepared, 'train', 7))
+
+
 def test_evaluations_leave_no_file_open(tmp_path):
   prepared = _write_set(tmp_path, _numbered_images()[:6], 'jpeg')
   counts = []

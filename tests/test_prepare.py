@@ -3,10 +3,12 @@
 import dataclasses
 import hashlib
 import pathlib
+import shlex
 
 import ml_collections
 import numpy as np
 import pytest
+from absl import flags
 
 from alexnet_jax.data import images, prepare, records, shards, sources
 from tests import pictures
@@ -188,6 +190,24 @@ def test_bad_files_can_be_left_out(tmp_path, encoding):
   assert 'no picture of validation' in message
 
 
+def test_progress_that_was_cut_is_named(tmp_path):
+  splits = [GOOD, GOOD, TRUNCATED], [GOOD]
+  source, how = pictures.source(*splits), {'shard_size': 1}
+  pictures.refusal(prepare.prepare, source, str(tmp_path), SIZE, **how)
+  path = tmp_path / 'pictures.partial' / 'train_progress.npz'
+  whole = path.read_bytes()
+  for content in (b'', whole[:100], whole[:-30]):
+    path.write_bytes(content)
+    message = pictures.refusal(
+      prepare.prepare, source, str(tmp_path), SIZE, **how
+    )
+    assert message.startswith(f'{path} is damaged')
+  path.unlink()  # as the message says
+  source, starts = pictures.watched(pictures.source([GOOD] * 3, [GOOD]))
+  prepare.prepare(source, str(tmp_path), SIZE, **how)
+  assert starts[0] == ('train', 0)
+
+
 def test_a_source_that_ends_early_is_named(tmp_path):
   source = pictures.source([GOOD] * 3)
   counts = {'train': 4, 'validation': 1}
@@ -197,15 +217,34 @@ def test_a_source_that_ends_early_is_named(tmp_path):
 
 
 def test_a_file_that_went_away_is_named(tmp_path):
-  paths = ('train/a/0.png', 'train/a/1.png', 'val/a/2.png')
+  paths = ('train/a/0.png', 'train/b/1.png', 'train/b/2.png', 'val/a/3.png')
   pictures.write(tmp_path, dict.fromkeys(paths, GOOD))
   source = sources.open_source(f'folder={tmp_path}')
-  (tmp_path / 'train/a/1.png').unlink()
-  data_dir, name = str(tmp_path / 'data'), str(tmp_path / 'train/a/1.png')
+  lost, broken = tmp_path / 'train/b/1.png', tmp_path / 'train/b/2.png'
+  data_dir = str(tmp_path / 'data')
+  for path in (lost, broken):
+    path.unlink()
+  broken.symlink_to(broken)  # a file that is there and cannot be read
   message = pictures.refusal(prepare.prepare, source, data_dir, SIZE)
-  assert message.startswith(f'{name} ')
-  prepared = prepare.prepare(source, data_dir, SIZE, skip_errors=True)
-  assert prepared.info['skipped']['train'] == [name]
+  assert message.startswith(f'{lost} (No such file or directory) cannot')
+  lost.write_bytes(GOOD)
+  message = pictures.refusal(prepare.prepare, source, data_dir, SIZE)
+  assert message.startswith(f'{broken} (Too many levels of symbolic links) ')
+  # The remedy is a command that works.
+  command = shlex.split(message.split('`')[1])
+  assert command[:3] == ['python', '-m', 'alexnet_jax.data.prepare']
+  pictures.run_prepare(*command[3:])
+  prepared = records.open_prepared(data_dir, source.name)
+  assert prepared.info['skipped']['train'] == [str(broken)]
+  assert prepared.num_examples('train') == 2
+
+
+@pytest.mark.parametrize('size', ['-5', '0', '20000'])
+def test_an_image_size_out_of_range_is_refused(size):
+  option = f'--image_size={size}'
+  with pytest.raises(flags.IllegalFlagValueError) as failure:
+    pictures.run_prepare('--source=shapes', option)
+  assert option in str(failure.value) and '[1, 4096]' in str(failure.value)
 
 
 def _data(tmp_path, **fields) -> ml_collections.ConfigDict:

@@ -1,5 +1,7 @@
 """Sources of pictures, and the fingerprints of their files."""
 
+import concurrent.futures
+import errno
 import hashlib
 import os
 import pathlib
@@ -9,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 import ml_collections
 import numpy as np
@@ -17,6 +20,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from alexnet_jax.data import ilsvrc, images, prepare, records, shapes, sources
+from configs import cifar10
 from tests import pictures
 
 
@@ -86,13 +90,88 @@ def test_folders_that_cannot_work_are_named(tmp_path):
   missing, empty, stranger = (tmp_path / d for d in ('none', 'empty', 'odd'))
   (empty / 'train').mkdir(parents=True)
   (empty / 'val').mkdir()
-  _write(stranger, 'train/ape/a.png', 'val/ape/b.png', 'val/yeti/c.png')
+  _write(stranger, 'train/ape/a.png', 'train/bee/a.png', 'val/yeti/c.png')
   for folder in (missing, empty, stranger):
     assert str(folder) in _opening_fails(f'folder={folder}')
   assert 'yeti' in _opening_fails(f'folder={stranger}')
-  _write(stranger, 'train/bee/a.webp')
+  _write(stranger, 'train/cow/a.heic')
   message = _opening_fails(f'folder={stranger}')
-  assert f'{stranger}/train/bee would be a class' in message
+  assert f'{stranger}/train/cow would be a class' in message
+  assert 'has no path' in _opening_fails('folder=')
+
+
+def _class_folders(*names: str) -> list[str]:
+  return [f'{name}/{i}.png' for name in names for i in range(12)]
+
+
+TWO = _class_folders('a', 'b')
+# One e with an accent, and an e and an accent.
+CAFE = ('caf\u00e9', 'cafe\u0301')
+
+
+@pytest.mark.parametrize(
+  'paths, named',
+  [
+    (_class_folders('train/a', 'train/b'), 'has train but not both'),
+    (_class_folders('train/a', 'test/a', 'x'), 'has test, train but not both'),
+    (_class_folders('train', 'test1'), 'has test1, train but not both'),
+    (_class_folders('train/a', 'val', 'train/b'), 'val/0.png lies in no class'),
+    (_class_folders('train/a', 'val/a', 'validation/a'), 'has both'),
+    ([*TWO, 'x.png'], 'x.png lies in no class folder'),
+    (_class_folders('a', 'a/b'), 'has the class a only'),
+    (['a/0.png', 'b/1.png'], 'leaves none for validation'),
+    ([*TWO, *_class_folders(*CAFE)], "'cafe\\u0301' and 'caf\\xe9'"),
+    (
+      _class_folders(*map('{}/b'.format, ('train', 'val')))
+      + [f'train/{CAFE[0]}/0.png', f'val/{CAFE[1]}/0.png'],
+      "'cafe\\u0301' and 'caf\\xe9'",
+    ),
+    ([*TWO, os.fsdecode(b'a/caf\xe9.png')], "caf\\xe9.png' is not in UTF-8"),
+    ([*TWO, 'c\nd/0.png'], "'c\\nd', which is more than one line"),
+    ([*TWO, 'c\u2028d/0.png'], 'which is more than one line'),
+  ],
+)
+def test_a_layout_that_is_not_understood_is_named(tmp_path, paths, named):
+  _write(tmp_path, *paths)
+  message = _opening_fails(f'folder={tmp_path}')
+  assert named in message and str(tmp_path) in message
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+  _write(tmp_path, *TWO)
+  scan = os.scandir
+
+  def refuse(path):
+    if str(path).endswith('/b'):
+      raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+    return scan(path)
+
+  monkeypatch.setattr(os, 'scandir', refuse)
+  message = _opening_fails(f'folder={tmp_path}')
+  assert message.startswith(f'{tmp_path}/b cannot be read (Permission denied)')
+
+
+def test_all_that_lies_in_class_folders_is_used_or_named(tmp_path, caplog):
+  pictures_of_a = ['a/0.jpg', 'a/sub/x.tif', 'a/sub/deep/y.webp', 'a/z.jfif']
+  pictures_of_a += ['a/w.jpe', 'a/v.tiff', 'a/x.jpg/u.bmp']
+  # Trains are a class, if their pictures lie like those of others.
+  paths = [f'{split}/{p}' for p in pictures_of_a for split in ('train', 'val')]
+  _write(tmp_path, *paths, 'train/train/0.png')
+  _write(tmp_path, 'train/a/._0.png', 'train/.hidden/0.png', '.DS_Store')
+  source = sources.open_source(f'folder={tmp_path}')
+  assert sorted(
+    _paths(source, 'train', tmp_path) + _paths(source, 'validation', tmp_path)
+  ) == sorted([*paths, 'train/train/0.png'])
+  assert [e['label'] for e in _read(source, 'train')] == [0] * 7 + [1]
+  assert not caplog.records
+  _write(tmp_path, 'test/0.png', 'train/a/0.heic')
+  sources.open_source(f'folder={tmp_path}')
+  assert '2 files that are not used, such as test/0.png' in caplog.text
+
+
+def test_trains_are_a_class_beside_others(tmp_path):
+  _write(tmp_path, *_class_folders('train', 'bus'))
+  assert sources.describe(f'folder={tmp_path}') == (2, None)
 
 
 @pytest.fixture
@@ -317,6 +396,25 @@ def test_tfds_set_without_held_out_pictures(tmp_path):
   assert 'tiny_pictures/train' in message and "'test'" in message
 
 
+def test_a_tfds_set_is_built_by_one_process_at_a_time(tmp_path, monkeypatch):
+  built, generate = [], TinyPictures._generate_examples
+
+  def slowly(self, split):
+    built.append(split)
+    time.sleep(0.2)
+    return generate(self, split)
+
+  monkeypatch.setattr(TinyPictures, '_generate_examples', slowly)
+
+  def count(_) -> int:
+    source = sources.open_source('tiny_pictures/train_test', str(tmp_path))
+    return source.num_examples['train']
+
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    assert list(pool.map(count, range(3))) == [12] * 3
+  assert sorted(built) == ['test', 'train']
+
+
 def test_tfds_keeps_to_the_tars_that_it_built_from(
   no_network, tmp_path, monkeypatch
 ):
@@ -402,7 +500,7 @@ def test_imagenet_from_other_tars_is_refused(tmp_path, tars):
 )
 def test_a_folder_that_has_changed_is_refused(tmp_path, path, content):
   folder = tmp_path / 'folder'
-  _write(folder, 'train/a/0.png', 'train/a/1.png', 'val/a/2.png')
+  _write(folder, 'train/a/0.png', 'train/b/1.png', 'val/a/2.png')
   fields = {'name': f'folder={folder}', 'dir': str(tmp_path), 'image_size': 4}
   data = ml_collections.ConfigDict(fields | {'tfds_dir': '', 'manual_dir': ''})
   prepared = prepare.open_or_prepare(data)
@@ -410,7 +508,22 @@ def test_a_folder_that_has_changed_is_refused(tmp_path, path, content):
   pictures.write(folder, {path: content})
   message = pictures.refusal(prepare.check_origin, prepared, '')
   assert str(prepared.directory) in message and str(folder) in message
+  # So is one that could not be prepared any more.
+  shutil.rmtree(folder / 'train/a')
+  assert pictures.refusal(prepare.check_origin, prepared, '') == message
   # A folder that has gone is not missed.
   shutil.rmtree(folder)
   assert prepared.info['fingerprint'] and sources.fingerprint(data.name) == ''
   assert prepare.open_or_prepare(data).info == prepared.info
+
+
+def test_a_config_needs_no_pictures_that_are_prepared(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  folder = tmp_path / 'folder'
+  _write(folder, 'train/a/0.png', 'train/b/1.png', 'val/a/2.png')
+  name = f'folder={folder}'
+  before = cifar10.get_config(name)
+  prepare.open_or_prepare(before.data)
+  for gone in (folder / 'train/b', folder):
+    shutil.rmtree(gone)
+    assert cifar10.get_config(name).to_json() == before.to_json()

@@ -1,44 +1,111 @@
 """Pictures in TensorFlow: decoding, scaling, cropping and encoding.
 
-Every decoder here is the accurate one. TensorFlow's default is a faster
+The decoder of JPEGs is the accurate one. TensorFlow's default is a faster
 inverse DCT whose pixels differ from everybody else's by up to 20 levels.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import pathlib
+import warnings
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from PIL import Image as pillow
 
 from alexnet_jax import errors
 from alexnet_jax.data.lazy import tf
 
+SUFFIXES = (
+  '.bmp',
+  '.gif',
+  '.jfif',
+  '.jpe',
+  '.jpeg',
+  '.jpg',
+  '.png',
+  '.tif',
+  '.tiff',
+  '.webp',
+)
+# Lowest and highest side of a stored picture.
+SIZES = (1, 4096)
+_PNG = b'\x89PNG\r\n\x1a\n'
+# Formats that TensorFlow decodes wrongly, or not at all.
+_OF_PILLOW = ('BMP', 'GIF', 'TIFF', 'WEBP')
+_FORMATS = ('JPEG', 'PNG', *_OF_PILLOW)
 _DCT = 'INTEGER_ACCURATE'
 _QUALITY = 95
+# Up to twice that size, where Pillow raises an error, a picture is just large.
+warnings.simplefilter('ignore', pillow.DecompressionBombWarning)
 # A path, or pixels [H, W, 3] of uint8.
 Image = str | os.PathLike | np.ndarray
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
-  """Decodes a JPEG, a PNG, a BMP or the first frame of a GIF.
+  """Decodes a picture, or the first one of a file that has several.
 
-  Grey and CMYK pictures become RGB. Transparency is dropped. A rotation in
-  EXIF is ignored, as the tools of 2012 did.
+  TensorFlow decodes JPEGs and PNGs, Pillow all else. All become RGB.
+  Transparency is dropped. A rotation in EXIF is ignored, as the tools of 2012
+  did. See docs/data.md.
 
   Args:
     encoded: Bytes of a file; its name may have any suffix.
 
   Returns:
     [H, W, 3] of uint8.
+
+  Raises:
+    tf.errors.InvalidArgumentError or, outside of a graph, ValueError: If it is
+      no picture, see `fault`.
   """
-  return tf.cond(
-    tf.io.is_jpeg(encoded),
-    lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT),
-    lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
-  )
+
+  def jpeg() -> tf.Tensor:
+    return tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT)
+
+  def png() -> tf.Tensor:
+    return tf.io.decode_png(encoded, channels=3)
+
+  def other() -> tf.Tensor:
+    return tf.numpy_function(_decode_other, [encoded], tf.uint8)
+
+  is_png = tf.strings.substr(encoded, 0, len(_PNG)) == _PNG
+  pairs = [(tf.io.is_jpeg(encoded), jpeg), (is_png, png)]
+  return tf.ensure_shape(tf.case(pairs, other), (None, None, 3))
+
+
+def _decode_other(encoded: bytes) -> np.ndarray:
+  try:
+    return _decode_with_pillow(encoded, _OF_PILLOW)
+  except Exception as error:  # of a damaged file, Pillow raises almost any
+    raise ValueError(str(error)) from error  # TensorFlow: invalid argument
+
+
+def _decode_with_pillow(encoded: bytes, formats: tuple[str, ...]) -> np.ndarray:
+  with pillow.open(io.BytesIO(encoded), formats=formats) as image:
+    image.load()
+    if image.mode.startswith(('I', 'F')):  # Pillow would clip it at 255
+      raise ValueError(
+        f'a {image.format} of mode {image.mode} has no range that is known; '
+        'save it with 8 bits a colour'
+      )
+    return np.asarray(image.convert('RGB'))
+
+
+def fault(encoded: bytes) -> str:
+  """Returns why a file cannot be decoded, to quote in a sentence."""
+  if not encoded:
+    return 'it is empty'
+  try:
+    _decode_with_pillow(encoded, _FORMATS)
+  except pillow.UnidentifiedImageError:
+    return f'it is no {", ".join(_FORMATS[:-1])} or {_FORMATS[-1]}'
+  except Exception as error:
+    return errors.first_line(error)
+  return 'it is damaged'
 
 
 def encode(pixels: tf.Tensor) -> tf.Tensor:
@@ -119,8 +186,10 @@ def read(path: str | os.PathLike, size: int) -> np.ndarray:
     return resize_and_crop(decode(encoded), size).numpy()
   except OSError as error:
     raise errors.UserError(f'{path}: {error.strerror}') from error
-  except tf.errors.InvalidArgumentError as error:
-    raise errors.UserError(f'{path} cannot be read as an image') from error
+  except (tf.errors.InvalidArgumentError, ValueError) as error:
+    raise errors.UserError(
+      f'{path} cannot be read as an image ({fault(encoded)})'
+    ) from error
 
 
 def scale_all(

@@ -174,7 +174,22 @@ def read_images(
   try:
     return np.stack([images.decode(jpeg) for jpeg in split.read(rows)])
   except tf.errors.OpError as error:
-    raise prepared.damaged() from error
+    raise _damaged(prepared, split_name, rows) from error
+
+
+def _damaged(
+  prepared: records.PreparedSet, split_name: str, rows: np.ndarray
+) -> errors.UserError:
+  """Returns the error that names the first damaged one of a few records."""
+  split = prepared.open_split(split_name)
+  for row in [] if isinstance(split, records.RawSplit) else rows:
+    try:
+      (jpeg,) = split.read(row[None])
+      side, *_ = images.decode(jpeg).shape
+      assert side == prepared.image_size
+    except Exception:  # of TensorFlow or of ArrayRecord
+      return prepared.damaged(f'image {row} of {split_name}')
+  return prepared.damaged()
 
 
 def with_threads(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
@@ -223,13 +238,16 @@ def _batches(
   if len(pieces) > 1:
     dataset = dataset.batch(len(pieces))
   dataset = with_threads(dataset.prefetch(_PREFETCH), workers)
+  step = steps.start
   try:
     for batch in dataset.as_numpy_iterator():
       if len(pieces) > 1:  # [pieces, n, ...] -> [pieces * n, ...]
         batch = tuple(x.reshape(-1, *x.shape[2:]) for x in batch)
       yield batch
+      step += 1
   except tf.errors.OpError as error:
-    raise prepared.damaged() from error
+    rows = draw(step * batch_size + own).records
+    raise _damaged(prepared, split_name, rows) from error
 
 
 def _num_pieces(count: int) -> int:

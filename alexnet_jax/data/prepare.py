@@ -12,12 +12,10 @@ preparation that was killed continues after its last finished shard. With
 --check, a prepared set is read again and compared with its info.json.
 """
 
-import contextlib
 import json
 import pathlib
 import shlex
 import shutil
-from collections.abc import Iterator
 
 import ml_collections
 import numpy as np
@@ -75,21 +73,11 @@ def prepare(
   job = shards.Job(source, size, encoding, shard_size, skip_errors)
   root = pathlib.Path(data_dir).expanduser()
   final = root / sources.directory_name(source.name)
-  with _lock(final):
+  lock = final.with_name(f'{final.name}.lock')
+  with locks.alone(lock, f'is preparing {final}'):
     if not (final / 'info.json').exists():
       _prepare_locked(job, final)
   return records.open_prepared(data_dir, source.name)
-
-
-@contextlib.contextmanager
-def _lock(final: pathlib.Path) -> Iterator[None]:
-  """Waits until no other process prepares the same set."""
-  final.parent.mkdir(parents=True, exist_ok=True)
-  with open(final.with_name(f'{final.name}.lock'), 'w') as file:
-    if not locks.take(file, wait=False):
-      print(f'Waiting for the process that is preparing {final}.')
-      locks.take(file, wait=True)
-    yield
 
 
 def _prepare_locked(job: shards.Job, final: pathlib.Path) -> None:
@@ -228,12 +216,15 @@ def check_origin(prepared: records.PreparedSet, manual_dir: str) -> None:
       are no longer there.
   """
   name, known = prepared.info['source'], prepared.info['fingerprint']
-  given = sources.fingerprint(name, manual_dir)
+  try:
+    given = sources.fingerprint(name, manual_dir)
+  except errors.UserError:  # they could not be prepared
+    given = 'other files'
   if given and known and given != known:
     raise errors.UserError(
       f'{prepared.directory} was prepared from other files than '
-      f'{manual_dir or name} has now; remove it to prepare these, or give '
-      'another data directory.'
+      f'{manual_dir or name} has now; put those back, or remove the prepared '
+      'directory (or give another data directory) to prepare what is there.'
     )
 
 
@@ -295,8 +286,13 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'manual_dir', '', "Directory of the ILSVRC tars or of Kaggle's ILSVRC/."
   )
+  low, high = images.SIZES
   flags.DEFINE_integer(
-    'image_size', None, f'Side of the stored images; default {IMAGE_SIZE}.'
+    'image_size',
+    None,
+    f'Side of the stored images; default {IMAGE_SIZE}.',
+    lower_bound=low,
+    upper_bound=high,
   )
   flags.DEFINE_enum(
     'encoding',

@@ -190,11 +190,11 @@ class PreparedSet:
       )
     return opened
 
-  def damaged(self) -> errors.UserError:
-    """Returns the error that says that an image cannot be read."""
+  def damaged(self, what: str = 'a file') -> errors.UserError:
+    """Returns the error that says that something is not as it was stored."""
     return errors.UserError(
-      f'{self.directory} has a file that is not as it was stored: run `python '
-      '-m alexnet_jax.data.prepare` with --check to see what is damaged.'
+      f'{self.directory}: {what} is not as it was stored; run `python -m '
+      'alexnet_jax.data.prepare` with --check to see what is damaged.'
     )
 
   def _open(self, split: str) -> Split:

@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import pathlib
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -58,6 +59,18 @@ class Job:
       'encoding': self.encoding,
       'shard_size': self.shard_size,
     }
+
+  def skipping_command(self, data_dir: pathlib.Path) -> str:
+    """Returns the command that leaves out pictures that cannot be read."""
+    options = {
+      'source': self.source.name,
+      'data_dir': data_dir,
+      'image_size': self.size,
+      'encoding': self.encoding,
+      'on_error': 'skip',
+    }
+    given = [f'--{name}={value}' for name, value in options.items()]
+    return shlex.join(['python', '-m', 'alexnet_jax.data.prepare', *given])
 
 
 class PixelSums:
@@ -122,7 +135,8 @@ class Progress:
     sums = PixelSums(size)
     if not path.exists():
       return cls([], [], [], sums)
-    with np.load(path) as arrays:
+    remedy = 'remove it, and its split is prepared anew'
+    with errors.damage_as_user_error(path, remedy), np.load(path) as arrays:
       sums.count = int(arrays['count'])
       sums.pixels, sums.products = arrays['pixels'], arrays['products']
       lists = json.loads(str(arrays['lists']))
@@ -157,10 +171,17 @@ def write_split(job: Job, split: str, directory: pathlib.Path) -> Progress:
   """
   saved, count = directory / f'{split}_progress.npz', job.num_shards(split)
   progress = Progress.load(saved, job.size)
+  command = job.skipping_command(directory.parent)
   if progress.skipped and not job.skip_errors:
-    _stop(progress.skipped[0])
+    raise _unreadable(progress.skipped[0], command)
   start = len(progress.shards) * job.shard_size
-  on_error = progress.skipped.append if job.skip_errors else _stop
+
+  def on_error(example: Example) -> None:
+    name = example['name'].decode()
+    if not job.skip_errors:
+      raise _unreadable(f'{name} ({_fault(example)})', command)
+    progress.skipped.append(name)
+
   examples = _stored_examples(job, split, start, on_error)
   # Closed before an error's sentence is printed, so that no bar follows it.
   with contextlib.closing(examples):
@@ -194,7 +215,7 @@ def _stored_example(example: Example, job: Job) -> Example:
 
 
 def _stored_examples(
-  job: Job, split: str, start: int, on_error: Callable[[str], None]
+  job: Job, split: str, start: int, on_error: Callable[[Example], None]
 ) -> Iterator[Example | None]:
   """Yields the stored examples of a split in order, with a progress bar.
 
@@ -202,8 +223,8 @@ def _stored_examples(
     job: Description of the preparation.
     split: 'train' or 'validation'.
     start: Number of the first example.
-    on_error: Function that takes the name of a picture that cannot be read. If
-      it returns, None is yielded in the picture's place.
+    on_error: Function that takes an example whose picture cannot be read. If it
+      returns, None is yielded in the example's place.
 
   Raises:
     UserError: If the source ends early.
@@ -223,8 +244,7 @@ def _stored_examples(
       try:
         yield next(iterator)
       except tf.errors.InvalidArgumentError:  # from a decoder
-        example = next(source.examples(split, index).as_numpy_iterator())
-        on_error(example['name'].decode())
+        on_error(next(source.examples(split, index).as_numpy_iterator()))
         yield None
       except tf.errors.OpError as error:
         raise errors.UserError(
@@ -239,10 +259,20 @@ def _stored_examples(
       bar.update()
 
 
-def _stop(name: str) -> None:
-  raise errors.UserError(
-    f'{name} cannot be read as an image; leave such files out with '
-    '--on_error=skip, or replace the file and prepare all again.'
+def _fault(example: Example) -> str:
+  """Returns why a picture cannot be read."""
+  if not example['image']:  # of a folder: its name is a path
+    try:
+      open(example['name'], 'rb').close()
+    except OSError as error:
+      return error.strerror
+  return images.fault(example['image'])
+
+
+def _unreadable(picture: str, command: str) -> errors.UserError:
+  return errors.UserError(
+    f'{picture} cannot be read as an image; replace it, or leave such files '
+    f'out with `{command}`.'
   )
 
 

@@ -8,25 +8,36 @@ A source is named as in `--config.data.name`:
 
 A folder holds `train/` and `validation/` (or `val/`), each with a folder per
 class. Without both it holds the class folders themselves, and every image
-whose path hashes to 0 modulo 10 is for validation. TFDS builds `imagenet2012`
-from the tars of image-net.org; without the tars, Kaggle's folders are read.
+whose path hashes to 0 modulo 10 is for validation. Images may lie in folders
+within a class folder; hidden files and folders do not count. TFDS builds
+`imagenet2012` from the tars of image-net.org; without the tars, Kaggle's
+folders are read.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import pathlib
+import re
 import tarfile
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 
-from alexnet_jax import errors
-from alexnet_jax.data import ilsvrc, shapes
+from absl import logging
+
+from alexnet_jax import errors, locks
+from alexnet_jax.data import ilsvrc, images, shapes
 from alexnet_jax.data.lazy import tf, tfds
 
 IMAGENET = 'imagenet2012'
-_IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png')
 _FOLDER = 'folder='
+_HELD_OUT = ('validation', 'val')
+# Names of folders that hold a split rather than a class.
+_SPLIT = re.compile(
+  r'(train|val|valid|validation|test)(ing)?\d*', re.IGNORECASE
+)
 # Split -> paths of its images, in order -> names of their classes.
 Splits = dict[str, dict[pathlib.Path, str]]
 
@@ -96,9 +107,49 @@ def open_source(name: str, tfds_dir: str = '', manual_dir: str = '') -> Source:
   return _tfds_source(name, tfds_dir, manual_dir)
 
 
-def is_image(path: pathlib.Path) -> bool:
-  """Returns whether a file's name has the suffix of a picture."""
-  return path.suffix.lower() in _IMAGE_SUFFIXES
+def find_images(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the images in a folder and in the folders within it, sorted.
+
+  Raises:
+    UserError: If a folder cannot be read, or a path is not in UTF-8.
+  """
+  return sorted(filter(_is_image, _files_below(folder)))
+
+
+def _is_image(path: pathlib.Path) -> bool:
+  return path.suffix.lower() in images.SUFFIXES
+
+
+def _files_below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields the files in a folder and in the folders within it.
+
+  Hidden ones are left out, such as those that macOS puts beside others. Links
+  to folders count as files.
+  """
+
+  def fail(error: OSError) -> None:
+    raise errors.UserError(
+      f'{error.filename} cannot be read ({error.strerror}); make it readable, '
+      'or move it away.'
+    ) from error
+
+  for place, folders, files in os.walk(folder, onerror=fail):
+    files += [name for name in folders if os.path.islink(f'{place}/{name}')]
+    folders[:] = [name for name in folders if not name.startswith('.')]
+    for name in files:
+      if not name.startswith('.'):
+        yield _in_utf8(pathlib.Path(place, name))
+
+
+def _in_utf8(path: pathlib.Path) -> pathlib.Path:
+  """Returns a path, or raises UserError if it cannot be written as text."""
+  try:
+    str(path).encode()
+  except UnicodeEncodeError as error:
+    raise errors.UserError(
+      f'{os.fsencode(path)!r} is not in UTF-8; rename it.'
+    ) from error
+  return path
 
 
 def fingerprint(name: str, manual_dir: str = '') -> str:
@@ -171,7 +222,10 @@ def _files(name: str, manual_dir: str) -> tuple[pathlib.Path, Splits] | None:
 
 
 def _folder(name: str) -> pathlib.Path:
-  return pathlib.Path(name.removeprefix(_FOLDER)).expanduser().resolve()
+  path = name.removeprefix(_FOLDER)
+  if not path:
+    raise errors.UserError(f'data.name={name} has no path; give folder=PATH.')
+  return _in_utf8(pathlib.Path(path).expanduser().resolve())
 
 
 def _folder_splits(name: str) -> Splits:
@@ -182,38 +236,122 @@ def _folder_splits(name: str) -> Splits:
       f'data.name={name}: {root} is no folder; give one with a folder of '
       'images for each class.'
     )
-  held_out = next((d for d in ('validation', 'val') if (root / d).is_dir()), '')
+  held_out = [split for split in _HELD_OUT if (root / split).is_dir()]
+  if len(held_out) > 1:
+    raise errors.UserError(
+      f'{root} has both {" and ".join(held_out)}; keep one of them.'
+    )
   if (root / 'train').is_dir() and held_out:
-    splits = {
-      'train': _images(root / 'train'),
-      'validation': _images(root / held_out),
-    }
+    places = {'train': 'train', 'validation': held_out[0]}
+    splits = {split: _images(root / place) for split, place in places.items()}
   else:
-    splits = {'train': {}, 'validation': {}}
-    for path, class_name in _images(root).items():
-      splits[_hashed_split(path.relative_to(root))][path] = class_name
-  for split, files in splits.items():
-    if not files:
-      raise errors.UserError(
-        f'data.name={name}: no images for {split} in folders of {root}; put '
-        'them in one folder for each class, or in train/ and validation/.'
-      )
+    splits = _hashed_splits(root)
+  _check_class_names(root, splits)
   return splits
 
 
 def _images(root: pathlib.Path) -> dict[pathlib.Path, str]:
   """Finds the images of all class folders, sorted, with their classes."""
-  images = {}
-  for folder in sorted(filter(pathlib.Path.is_dir, root.glob('[!.]*'))):
-    found = sorted(filter(is_image, folder.iterdir()))
-    if not found:
+  found = {}
+  for path in sorted(root.glob('[!.]*')):
+    if path.is_dir():
+      own = find_images(path)
+      if not own:
+        raise errors.UserError(
+          f'{path} would be a class but has no pictures '
+          f'({", ".join(images.SUFFIXES)}); give class folders that have some, '
+          'or such folders in train/ and validation/.'
+        )
+      found |= dict.fromkeys(own, path.name)
+    elif _is_image(path):
       raise errors.UserError(
-        f'{folder} would be a class but has no pictures '
-        f'({", ".join(_IMAGE_SUFFIXES)}); give class folders that have some, '
-        'or such folders in train/ and validation/.'
+        f'{path} lies in no class folder; put it into the one of its class, or '
+        'move it away.'
       )
-    images |= dict.fromkeys(found, folder.name)
-  return images
+  if not found:
+    raise errors.UserError(
+      f'{root} has no folders of images; give one with a folder for each class.'
+    )
+  return found
+
+
+def _hashed_splits(root: pathlib.Path) -> Splits:
+  """Divides the images of class folders by the hashes of their paths."""
+  found = _images(root)
+  _check_no_splits(root, found)
+  splits = {'train': {}, 'validation': {}}
+  for path, class_name in found.items():
+    splits[_hashed_split(path.relative_to(root))][path] = class_name
+  for split, files in splits.items():
+    if not files:
+      raise errors.UserError(
+        f'{root} has {len(found)} images, and drawing a tenth for validation '
+        f'leaves none for {split}; add images, or divide them into train/ and '
+        'validation/.'
+      )
+  return splits
+
+
+def _check_no_splits(
+  root: pathlib.Path, found: dict[pathlib.Path, str]
+) -> None:
+  """Raises UserError if folders look like train/ or test/, not like classes."""
+  classes = set(found.values())
+  odd = set(filter(_SPLIT.fullmatch, classes))
+  # A class may well be of trains: its pictures lie beside those of others.
+  flat = {path.parent.name for path in found if path.parent.parent == root}
+  if odd - flat or odd == classes:
+    raise errors.UserError(
+      f'{root} has {_quoted(odd)} but not both train/ and validation/; give '
+      'both, each with a folder for each class, or the class folders alone.'
+    )
+
+
+def _check_class_names(root: pathlib.Path, splits: Splits) -> None:
+  """Raises UserError if classes cannot be told apart, or there is only one."""
+  known = {}
+  names = {name for files in splits.values() for name in files.values()}
+  for name in sorted(names):
+    if name.splitlines() != [name]:
+      raise errors.UserError(
+        f'{root} has the class {name!r}, which is more than one line; rename '
+        'its folder.'
+      )
+    other = known.setdefault(unicodedata.normalize('NFC', name), name)
+    if other != name:
+      raise errors.UserError(
+        f'{root} has the classes {ascii(other)} and {ascii(name)}, which look '
+        'alike; give their folders one name.'
+      )
+  if len(known) == 1:
+    raise errors.UserError(
+      f'{root} has the class {_quoted(known)} only; give a folder that has a '
+      'folder for each of two classes or more.'
+    )
+
+
+def _quoted(names: Iterable[str]) -> str:
+  """Returns the first names of many, to quote in a sentence."""
+  first, *rest = sorted(names)
+  return ', '.join([first, *rest[:4]]) + (', ...' if rest[4:] else '')
+
+
+def _warn_of_unused(root: pathlib.Path, splits: Splits) -> None:
+  """Warns of files that are no images, and of folders such as test/."""
+  used = {
+    place
+    for files in splits.values()
+    for path in files
+    for place in (path, *path.parents)
+  }
+  unused = sorted(path for path in _files_below(root) if path not in used)
+  if unused:
+    logging.warning(
+      '%s has %d files that are not used, such as %s',
+      root,
+      len(unused),
+      unused[0].relative_to(root),
+    )
 
 
 def _hashed_split(path: pathlib.Path) -> str:
@@ -235,6 +373,8 @@ def _files_source(name: str, root: pathlib.Path, splits: Splits) -> Source:
       'or more images to classes that have few.'
     )
   label_of = {class_name: i for i, class_name in enumerate(class_names)}
+  if name != IMAGENET:  # its test/ is known
+    _warn_of_unused(root, splits)
 
   def examples(split: str, start: int) -> tf.data.Dataset:
     files = list(splits[split].items())[start:]
@@ -257,7 +397,7 @@ def _files_source(name: str, root: pathlib.Path, splits: Splits) -> Source:
 
 
 def _read(path: bytes) -> bytes:
-  """Reads a file; of a missing one, returns b'', which is no picture."""
+  """Reads a file; returns b'', which is no picture, if that fails."""
   try:
     return pathlib.Path(path.decode()).read_bytes()
   except OSError:
@@ -301,10 +441,12 @@ def _native_size(info: tfds.core.DatasetInfo) -> int | None:
 def _tfds_source(name: str, tfds_dir: str, manual_dir: str) -> Source:
   builder = _builder(name, tfds_dir)
   label = _label_feature(name, builder.info)
-  if builder.is_prepared():
-    _check_same_tars(builder, manual_dir)
-  else:
-    _build(builder, name, manual_dir)
+  if not builder.is_prepared():
+    with locks.alone(_beside(builder, 'lock'), f'builds {builder.data_path}'):
+      builder = _builder(name, tfds_dir)  # as another process has left it
+      if not builder.is_prepared():
+        _build(builder, name, manual_dir)
+  _check_same_tars(builder, manual_dir)
   splits = _tfds_splits(name, builder)
 
   def examples(split: str, start: int) -> tf.data.Dataset:
@@ -361,8 +503,12 @@ def _example_name(
 
 def _marker(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
   """Returns the path beside TFDS's copy that has its tars' fingerprint."""
+  return _beside(builder, 'tars.sha256')
+
+
+def _beside(builder: tfds.core.DatasetBuilder, suffix: str) -> pathlib.Path:
   copy = pathlib.Path(builder.data_path)
-  return copy.with_name(f'{copy.name}.tars.sha256')
+  return copy.with_name(f'{copy.name}.{suffix}')
 
 
 def _check_same_tars(

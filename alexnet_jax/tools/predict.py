@@ -72,7 +72,7 @@ def find(arguments: Iterable[str]) -> Iterator[str]:
 
 
 def _search(folder: pathlib.Path) -> list[str]:
-  paths = sorted(map(str, filter(sources.is_image, folder.rglob('*'))))
+  paths = [str(path) for path in sources.find_images(folder)]
   if not paths:
     raise errors.UserError(f'{folder} holds no pictures; give another folder.')
   return paths
