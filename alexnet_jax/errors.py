@@ -56,6 +56,7 @@ def damage_as_user_error(path: pathlib.Path, remedy: str) -> Iterator[None]:
     KeyError,
     TypeError,
     EOFError,
+    NotImplementedError,  # of zipfile
     zipfile.BadZipFile,
   ) as error:
     raise UserError(

@@ -226,10 +226,10 @@ def test_a_file_that_went_away_is_named(tmp_path):
     path.unlink()
   broken.symlink_to(broken)  # a file that is there and cannot be read
   message = pictures.refusal(prepare.prepare, source, data_dir, SIZE)
-  assert message.startswith(f'{lost} (No such file or directory) cannot')
+  assert message.startswith(f'{lost} ') and 'No such file' in message
   lost.write_bytes(GOOD)
   message = pictures.refusal(prepare.prepare, source, data_dir, SIZE)
-  assert message.startswith(f'{broken} (Too many levels of symbolic links) ')
+  assert message.startswith(f'{broken} ') and 'symbolic links' in message
   # The remedy is a command that works.
   command = shlex.split(message.split('`')[1])
   assert command[:3] == ['python', '-m', 'alexnet_jax.data.prepare']

@@ -139,7 +139,8 @@ def test_bad_files_are_named_and_the_others_predicted(
   result = json.loads(out)
   assert (result['path'], len(result['predictions'])) == (picture, 1)
   assert [x for x in err.splitlines() if x.startswith('error: ')] == [
-    f'error: {text} cannot be read as an image.',
+    f'error: {text} cannot be read as an image (it is no readable JPEG, '
+    'PNG, BMP, GIF, TIFF or WEBP).',
     f'error: {missing}: No such file or directory.',
   ]
   assert run_tool(predict, *arguments, picture) == 0

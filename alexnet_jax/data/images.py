@@ -102,10 +102,10 @@ def fault(encoded: bytes) -> str:
   try:
     _decode_with_pillow(encoded, _FORMATS)
   except pillow.UnidentifiedImageError:
-    return f'it is no {", ".join(_FORMATS[:-1])} or {_FORMATS[-1]}'
+    return f'it is no readable {", ".join(_FORMATS[:-1])} or {_FORMATS[-1]}'
   except Exception as error:
     return errors.first_line(error)
-  return 'it is damaged'
+  return 'it is damaged or of a rare kind'  # Pillow reads it
 
 
 def encode(pixels: tf.Tensor) -> tf.Tensor:
@@ -186,7 +186,7 @@ def read(path: str | os.PathLike, size: int) -> np.ndarray:
     return resize_and_crop(decode(encoded), size).numpy()
   except OSError as error:
     raise errors.UserError(f'{path}: {error.strerror}') from error
-  except (tf.errors.InvalidArgumentError, ValueError) as error:
+  except (tf.errors.OpError, ValueError) as error:
     raise errors.UserError(
       f'{path} cannot be read as an image ({fault(encoded)})'
     ) from error

@@ -173,13 +173,13 @@ def write_split(job: Job, split: str, directory: pathlib.Path) -> Progress:
   progress = Progress.load(saved, job.size)
   command = job.skipping_command(directory.parent)
   if progress.skipped and not job.skip_errors:
-    raise _unreadable(progress.skipped[0], command)
+    raise _unreadable(progress.skipped[0], 'as it was found before', command)
   start = len(progress.shards) * job.shard_size
 
   def on_error(example: Example) -> None:
     name = example['name'].decode()
     if not job.skip_errors:
-      raise _unreadable(f'{name} ({_fault(example)})', command)
+      raise _unreadable(name, _fault(example), command)
     progress.skipped.append(name)
 
   examples = _stored_examples(job, split, start, on_error)
@@ -269,10 +269,10 @@ def _fault(example: Example) -> str:
   return images.fault(example['image'])
 
 
-def _unreadable(picture: str, command: str) -> errors.UserError:
+def _unreadable(name: str, fault: str, command: str) -> errors.UserError:
   return errors.UserError(
-    f'{picture} cannot be read as an image; replace it, or leave such files '
-    f'out with `{command}`.'
+    f'{name} cannot be read as an image ({fault}); replace it, or leave such '
+    f'files out with `{command}`.'
   )
 
 

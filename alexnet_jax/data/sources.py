@@ -126,19 +126,20 @@ def _files_below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   Hidden ones are left out, such as those that macOS puts beside others. Links
   to folders count as files.
   """
-
-  def fail(error: OSError) -> None:
-    raise errors.UserError(
-      f'{error.filename} cannot be read ({error.strerror}); make it readable, '
-      'or move it away.'
-    ) from error
-
-  for place, folders, files in os.walk(folder, onerror=fail):
+  for place, folders, files in os.walk(folder, onerror=_refuse):
     files += [name for name in folders if os.path.islink(f'{place}/{name}')]
     folders[:] = [name for name in folders if not name.startswith('.')]
     for name in files:
       if not name.startswith('.'):
         yield _in_utf8(pathlib.Path(place, name))
+
+
+def _refuse(error: OSError) -> None:
+  """Raises UserError for a folder that cannot be read."""
+  raise errors.UserError(
+    f'{error.filename} cannot be read ({error.strerror}); make it readable, or '
+    'move it away.'
+  ) from error
 
 
 def _in_utf8(path: pathlib.Path) -> pathlib.Path:
@@ -252,8 +253,11 @@ def _folder_splits(name: str) -> Splits:
 
 def _images(root: pathlib.Path) -> dict[pathlib.Path, str]:
   """Finds the images of all class folders, sorted, with their classes."""
-  found = {}
-  for path in sorted(root.glob('[!.]*')):
+  found, names = {}, []
+  for _, folders, files in os.walk(root, onerror=_refuse):
+    names = sorted(folders + files)
+    break
+  for path in (root / name for name in names if not name.startswith('.')):
     if path.is_dir():
       own = find_images(path)
       if not own:
