@@ -121,3 +121,19 @@ def test_documented_programs_have_their_flags(command):
     name = argument.removeprefix('--').partition('=')[0].partition('.')[0]
     defined = rf"'(--)?{re.escape(name)}',"
     assert not argument.startswith('--') or re.search(defined, source), name
+
+
+def _anchors(path: pathlib.Path) -> set[str]:
+  """Returns the anchors that GitHub gives to the headings of a page."""
+  headings = re.findall('^#+ (.*)$', path.read_text(), re.MULTILINE)
+  return {re.sub(r'[^\w -]', '', x.lower()).replace(' ', '-') for x in headings}
+
+
+def test_links_of_the_docs_lead_somewhere():
+  for page in (ROOT / 'README.md', *ROOT.glob('docs/*.md')):
+    for link in re.findall(r'\]\(([^)]+)\)', page.read_text()):
+      if not link.startswith('http'):
+        name, _, anchor = link.partition('#')
+        target = page.parent / name if name else page
+        assert target.exists(), f'{page.name}: {link}'
+        assert not anchor or anchor in _anchors(target), f'{page.name}: {link}'
