@@ -182,14 +182,20 @@ def _damaged(
 ) -> errors.UserError:
   """Returns the error that names the first damaged one of a few records."""
   split = prepared.open_split(split_name)
-  for row in [] if isinstance(split, records.RawSplit) else rows:
-    try:
-      (jpeg,) = split.read(row[None])
-      side, *_ = images.decode(jpeg).shape
-      assert side == prepared.image_size
-    except Exception:  # of TensorFlow or of ArrayRecord
-      return prepared.damaged(f'image {row} of {split_name}')
+  if isinstance(split, records.JpegSplit):
+    for row in rows:
+      if not _is_whole(split, row, prepared.image_size):
+        return prepared.damaged(f'image {row} of {split_name}')
   return prepared.damaged()
+
+
+def _is_whole(split: records.JpegSplit, row: np.integer, size: int) -> bool:
+  """Returns whether a record can be decoded to an image of this size."""
+  try:
+    (jpeg,) = split.read(row[None])
+    return len(images.decode(jpeg)) == size
+  except Exception:  # of TensorFlow or of ArrayRecord
+    return False
 
 
 def with_threads(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
