@@ -13,7 +13,7 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from alexnet_jax import command_line, errors
+from alexnet_jax import command_line, errors, paths
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='A file of configs/, optionally with :DATA.'
@@ -64,7 +64,7 @@ def main(_) -> None:
   if _DISTRIBUTED.value or process != (None, None, None):
     multihost.initialize(*process)  # before JAX looks at its devices
   command_line.enable_compilation_cache()
-  workdir = pathlib.Path(_WORKDIR.value).expanduser().resolve()
+  workdir = paths.local('--workdir', _WORKDIR.value)
   with multihost.shared_fate():
     if _MODE.value == 'eval':
       _evaluate(workdir)

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from alexnet_jax import errors, parallel, validate
+from alexnet_jax import errors, parallel, paths, validate
 from alexnet_jax.data import augment, ilsvrc, prepare, preprocessing, records
 from alexnet_jax.data import images as image_files
 from alexnet_jax.models import alexnet, layers
@@ -187,13 +188,15 @@ def restore(
 def split_name(name: str) -> tuple[str, int | None]:
   """Splits 'WORKDIR@STEP' into its parts; without '@STEP', the step is None.
 
+  A directory of that whole name is itself, whatever follows its @.
+
   Raises:
     UserError: If what follows the @ is no step of training.
   """
   directory, at, step = name.rpartition('@')
-  if not at or '/' in step:
+  if not at or '/' in step or paths.local('workdir', name).is_dir():
     return name, None
-  if not step.isdecimal() or not int(step):
+  if not re.fullmatch('0*[1-9][0-9]*', step):
     raise errors.UserError(
       f'workdir={name}: {step!r} is no step; give WORKDIR or WORKDIR@STEP.'
     )
@@ -212,7 +215,7 @@ def read(name: str, overrides: dict[str, object]) -> TrainedRun:
       fit its config.
   """
   directory, step = split_name(name)
-  workdir = pathlib.Path(directory).expanduser().resolve()
+  workdir = paths.local('workdir', directory)
   if step is not None:
     overrides = overrides | {'eval.step': step}
   return _read(files.evaluation_config(workdir, overrides), workdir)

@@ -15,7 +15,7 @@ import pathlib
 
 import tqdm
 
-from alexnet_jax import errors
+from alexnet_jax import errors, paths
 
 # Paper section 2: "roughly 1.2 million" and 50,000.
 COUNTS = {'train': 1_281_167, 'validation': 50_000}
@@ -54,7 +54,8 @@ def instructions(directory: str) -> str:
 
 
 def _paths(manual_dir: str) -> list[pathlib.Path]:
-  return [pathlib.Path(manual_dir).expanduser() / tar for tar in _TARS]
+  root = paths.local('data.manual_dir', manual_dir)
+  return [root / tar for tar in _TARS]
 
 
 def _missing(manual_dir: str) -> list[str]:
@@ -83,7 +84,7 @@ def kaggle_folder(manual_dir: str) -> pathlib.Path | None:
   Args:
     manual_dir: Directory of the tars or of Kaggle's ILSVRC/.
   """
-  folder = pathlib.Path(manual_dir).expanduser() / _KAGGLE_IMAGES
+  folder = paths.local('data.manual_dir', manual_dir) / _KAGGLE_IMAGES
   there = manual_dir and _missing(manual_dir) and folder.is_dir()
   return folder if there else None
 

@@ -22,7 +22,7 @@ import numpy as np
 import tqdm
 from absl import flags, logging
 
-from alexnet_jax import atomic, command_line, errors, locks
+from alexnet_jax import atomic, command_line, errors, locks, paths
 from alexnet_jax.data import (
   ilsvrc,
   images,
@@ -71,7 +71,7 @@ def prepare(
   size = min(image_size, source.native_size or image_size)
   encoding = encoding or (records.RAW if size < 64 else records.JPEG)
   job = shards.Job(source, size, encoding, shard_size, skip_errors)
-  root = pathlib.Path(data_dir).expanduser()
+  root = paths.local('data.dir', data_dir)
   final = root / sources.directory_name(source.name)
   lock = final.with_name(f'{final.name}.lock')
   with locks.alone(lock, f'is preparing {final}'):

@@ -20,7 +20,7 @@ import pathlib
 import numpy as np
 from array_record.python import array_record_data_source
 
-from alexnet_jax import errors
+from alexnet_jax import errors, paths
 from alexnet_jax.data import ilsvrc, sources
 
 JPEG = 'jpeg'
@@ -228,7 +228,7 @@ def open_prepared(data_dir: str, name: str) -> PreparedSet | None:
     UserError: If an older version of this project wrote the set, or one of its
       small files is damaged.
   """
-  directory = pathlib.Path(data_dir).expanduser() / sources.directory_name(name)
+  directory = paths.local('data.dir', data_dir) / sources.directory_name(name)
   path = directory / 'info.json'
   if not path.is_file():
     return None

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from absl import logging
 
-from alexnet_jax import errors, locks
+from alexnet_jax import errors, locks, paths
 from alexnet_jax.data import ilsvrc, images, shapes
 from alexnet_jax.data.lazy import tf, tfds
 
@@ -226,7 +226,7 @@ def _folder(name: str) -> pathlib.Path:
   path = name.removeprefix(_FOLDER)
   if not path:
     raise errors.UserError(f'data.name={name} has no path; give folder=PATH.')
-  return _in_utf8(pathlib.Path(path).expanduser().resolve())
+  return paths.local('folder', path)
 
 
 def _folder_splits(name: str) -> Splits:

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from alexnet_jax import command_line, errors
+from alexnet_jax import command_line, errors, paths
 from alexnet_jax.tools import figures, tables
 from alexnet_jax.tools import flags as tool_flags
 from alexnet_jax.workdir import files, metrics_file
@@ -39,9 +39,9 @@ _CAPTION = (
 )
 
 
-def name_runs(paths: Iterable[str]) -> dict[str, pathlib.Path]:
-  """Returns paths by the part that tells each from the others."""
-  absolute = [pathlib.Path(os.path.abspath(path)) for path in paths]
+def name_runs(names: Iterable[str]) -> dict[str, pathlib.Path]:
+  """Returns the paths of runs by the part that tells each from the others."""
+  absolute = [paths.local('workdir', name) for name in names]
   common = os.path.commonpath([path.parent for path in absolute])
   return {str(path.relative_to(common)): path for path in absolute}
 
@@ -181,7 +181,7 @@ def main(arguments: list[str]) -> None:
     raise errors.UserError(
       'no runs; give --workdir=DIR, or several as DIR DIR.'
     )
-  workdirs = name_runs(os.path.expanduser(name) for name in names)
+  workdirs = name_runs(names)
   figures.write(draw(workdirs), given.output)
   if len(workdirs) > 1:
     print(compare(workdirs))

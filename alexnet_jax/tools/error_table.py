@@ -31,6 +31,7 @@ from alexnet_jax import (
   evaluate,
   metrics,
   parallel,
+  paths,
   train_step,
   trained,
 )
@@ -185,7 +186,7 @@ def markdown(rows: dict[str, dict], views: int, split: str) -> str:
 def define_flags() -> None:
   """Defines the flags of this tool."""
   flags.DEFINE_list('workdirs', [], 'Runs, each DIR or DIR@STEP.')
-  flags.DEFINE_string('output', 'errors/', 'The directory to write to.')
+  tool_flags.define_output('errors/', 'The directory to write to.')
   flags.DEFINE_enum(
     'split', 'validation', ['train', 'validation'], 'What to evaluate on.'
   )
@@ -218,7 +219,8 @@ def main(_) -> None:
   runs = load_runs(given.workdirs, overrides)
   tallies = measure(runs, given.batch_size)
   (run, *_) = runs.values()
-  print(_write(pathlib.Path(given.output), tallies, run.class_names))
+  output = paths.local('--output', given.output)
+  print(_write(output, tallies, run.class_names))
 
 
 if __name__ == '__main__':

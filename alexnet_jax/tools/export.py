@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from alexnet_jax import command_line, errors, train_step, trained
+from alexnet_jax import command_line, errors, paths, train_step, trained
 from alexnet_jax.tools import flags as tool_flags
 from alexnet_jax.weights import torch_layout, weight_files
 
@@ -102,7 +102,7 @@ def define_flags() -> None:
   """Defines the flags of this tool."""
   tool_flags.define_workdir()
   tool_flags.define_views()
-  flags.DEFINE_string('output', None, 'A .safetensors or .stablehlo file.')
+  tool_flags.define_output(None, 'A .safetensors or .stablehlo file.')
   flags.DEFINE_enum(
     'names',
     'plain',
@@ -116,7 +116,7 @@ def main(_) -> None:
   given = flags.FLAGS
   if not given.output:
     raise errors.UserError('--output is missing; give a path.')
-  output = pathlib.Path(given.output).expanduser()
+  output = paths.local('--output', given.output)
   weight_files.check_suffix('output', output, ('.safetensors', '.stablehlo'))
   run = tool_flags.load_run(num_devices=1)
   if output.suffix == '.stablehlo':

@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from alexnet_jax import command_line, errors, trained
+from alexnet_jax import command_line, errors, paths, trained
 from alexnet_jax.data import pipeline, records
 from alexnet_jax.models import alexnet
 from alexnet_jax.tools import flags as tool_flags
@@ -94,15 +94,15 @@ def stored(
   """
   about = [run.digest, layer, split, prepared.info]
   text = json.dumps(about, sort_keys=True).encode()
-  digest, file = hashlib.sha256(text).hexdigest(), pathlib.Path(path)
-  digest_file = pathlib.Path(f'{path}.sha256')
+  digest, file = hashlib.sha256(text).hexdigest(), paths.local('path', path)
+  new, digest_file = (pathlib.Path(f'{file}{x}') for x in ('.new', '.sha256'))
   if not file.exists():
     file.parent.mkdir(parents=True, exist_ok=True)
     extract = trained.create_extractor(run, layer, batch_size)
     stream = batches(extract, run, prepared, split, batch_size)
-    _write(f'{path}.new', stream, prepared.num_examples(split))
+    _write(new, stream, prepared.num_examples(split))
     digest_file.write_text(digest)
-    os.replace(f'{path}.new', path)
+    os.replace(new, file)
   elif not digest_file.exists() or digest_file.read_text() != digest:
     raise errors.UserError(
       f'{path} holds features of another network, layer or data set; give '
@@ -113,7 +113,9 @@ def stored(
     return np.load(file, mmap_mode='r')
 
 
-def _write(path: str, stream: Iterable[np.ndarray], count: int) -> None:
+def _write(
+  path: pathlib.Path, stream: Iterable[np.ndarray], count: int
+) -> None:
   rows, start = None, 0
   for made in stream:
     made = made.reshape(len(made), -1)
@@ -129,7 +131,7 @@ def define_flags() -> None:
   """Defines the flags of this tool."""
   tool_flags.define_workdir()
   tool_flags.define_data()
-  flags.DEFINE_string('output', 'features.npy', 'The file to write.')
+  tool_flags.define_output('features.npy', 'The file to write.')
   flags.DEFINE_string('layer', '', 'Layer; by default the last hidden one.')
   flags.DEFINE_enum('split', 'train', ['train', 'validation'], 'Images.')
 

@@ -1,10 +1,11 @@
 """Matplotlib figures: how tools create and write them, and show images."""
 
-import pathlib
 import textwrap
 from typing import Any
 
 import numpy as np
+
+from alexnet_jax import paths
 
 # matplotlib.figure.Figure, which is slow to import.
 Figure = Any
@@ -23,8 +24,9 @@ def create(width: float, height: float, **options: Any) -> Figure:
 
 def write(chart: Figure, path: str) -> None:
   """Writes a figure, makes its directory if needed, and prints the path."""
-  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-  chart.savefig(path, dpi=DPI)
+  file = paths.local('--output', path)
+  file.parent.mkdir(parents=True, exist_ok=True)
+  chart.savefig(file, dpi=DPI)
   print(path)
 
 

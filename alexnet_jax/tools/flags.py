@@ -6,7 +6,7 @@ tools can import each other.
 
 from absl import flags
 
-from alexnet_jax import command_line, errors, trained
+from alexnet_jax import command_line, errors, paths, trained
 
 FLAGS = flags.FLAGS
 _PICTURES = ('.png', '.jpg', '.pdf', '.svg')
@@ -23,9 +23,17 @@ def define_workdir() -> None:
   flags.DEFINE_string('workdir', None, 'A run: DIR, or DIR@STEP.')
 
 
+def define_output(default: str | None, text: str) -> None:
+  """Defines the flag --output; a place that is no path is refused at once."""
+  flags.DEFINE_string('output', default, text)
+  flags.register_validator(
+    'output', lambda path: not path or bool(paths.local('--output', path))
+  )
+
+
 def define_picture(default: str | None) -> None:
   """Defines the flag --output, the name of a picture."""
-  flags.DEFINE_string('output', default, 'The picture to write.')
+  define_output(default, 'The picture to write.')
   flags.register_validator(
     'output',
     lambda path: path is None or path.endswith(_PICTURES),

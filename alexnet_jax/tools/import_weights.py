@@ -29,7 +29,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from alexnet_jax import command_line, errors, validate
+from alexnet_jax import command_line, errors, paths, validate
 from alexnet_jax.data import ilsvrc, preprocessing, records
 from alexnet_jax.train_step import create_train_state
 from alexnet_jax.weights import caffe, torch_layout, weight_files
@@ -208,7 +208,7 @@ def define_flags() -> None:
 
 def _read_names(path: str) -> list[str]:
   try:
-    return pathlib.Path(path).read_text('utf-8').splitlines()
+    return paths.local('--class_names', path).read_text('utf-8').splitlines()
   except UnicodeDecodeError as error:
     raise errors.UserError(
       f'--class_names={path} is no text in UTF-8; give another file.'
@@ -221,13 +221,14 @@ def main(_) -> None:
   for name in ('config', 'weights', 'workdir'):
     if not given[name].value:
       raise errors.UserError(f'--{name} is missing; give a path.')
-  workdir = pathlib.Path(given.workdir).expanduser().resolve()
+  workdir = paths.local('--workdir', given.workdir)
+  mean = given.mean and caffe.read_mean(paths.local('--mean', given.mean))
   import_run(
     given.config,
-    pathlib.Path(given.weights).expanduser(),
+    paths.local('--weights', given.weights),
     workdir,
     inputs=given.inputs,
-    mean=caffe.read_mean(pathlib.Path(given.mean)) if given.mean else None,
+    mean=mean,
     names=_read_names(given.class_names) if given.class_names else None,
   )
   print(f'{workdir} is a run, at step 0.')

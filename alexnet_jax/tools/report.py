@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from alexnet_jax import command_line, errors, parallel, trained
+from alexnet_jax import command_line, errors, parallel, paths, trained
 from alexnet_jax.data import pipeline, records
 from alexnet_jax.models import alexnet
 from alexnet_jax.tools import (
@@ -362,7 +362,7 @@ def define_flags() -> None:
   tool_flags.define_workdir()
   tool_flags.define_views()
   tool_flags.define_data()
-  flags.DEFINE_string('output', 'report.html', 'The page to write.')
+  tool_flags.define_output('report.html', 'The page to write.')
   flags.DEFINE_list(
     'parts', list(PARTS), 'Parts to show, beside errors and config.'
   )
@@ -378,7 +378,7 @@ def main(_) -> None:
       )
   run = tool_flags.load_run()
   text = create(run, batch_size=given.batch_size, parts=given.parts)
-  output = pathlib.Path(given.output)
+  output = paths.local('--output', given.output)
   output.parent.mkdir(parents=True, exist_ok=True)
   output.write_text(text)
   print(output)

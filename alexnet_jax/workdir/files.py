@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import ml_collections
 from flax import traverse_util
 
-from alexnet_jax import atomic, errors, locks, multihost
+from alexnet_jax import atomic, errors, locks, multihost, paths
 from alexnet_jax import config as config_lib
 from alexnet_jax.data import preprocessing, records
 from alexnet_jax.workdir import environment
@@ -214,7 +214,7 @@ def read_config(workdir: pathlib.Path | str) -> ml_collections.ConfigDict:
   Raises:
     UserError: If there is no run.
   """
-  stored = _read_config(pathlib.Path(workdir).expanduser())
+  stored = _read_config(paths.local('workdir', workdir))
   if stored is None:
     raise errors.UserError(
       f'workdir={workdir} holds no run (no config.json); give the workdir of '

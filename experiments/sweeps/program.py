@@ -37,7 +37,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from absl import flags
 
-from alexnet_jax import command_line, errors
+from alexnet_jax import command_line, errors, paths
 from alexnet_jax.tools import figures
 from alexnet_jax.workdir import metrics_file
 from experiments.benchmarks import machine
@@ -122,7 +122,7 @@ def workdir() -> pathlib.Path:
   """Returns the absolute path of --workdir."""
   if not _FLAGS.workdir:
     raise errors.UserError('--workdir is missing; give one for all runs.')
-  return pathlib.Path(_FLAGS.workdir).expanduser().resolve()
+  return paths.local('--workdir', _FLAGS.workdir)
 
 
 def seeds() -> list[int]:
@@ -229,7 +229,7 @@ def read_results(key: str) -> list[dict]:
   Args:
     key: Name that every row must have.
   """
-  path = pathlib.Path(_FLAGS.results).expanduser()
+  path = paths.local('--results', _FLAGS.results)
   try:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     keys = [row[key] for row in rows]
@@ -245,7 +245,8 @@ def read_results(key: str) -> list[dict]:
 
 def rewrite(text: str, chart: figures.Figure) -> None:
   """Writes results.md and plot.png beside the file that --results names."""
-  _write_table(pathlib.Path(_FLAGS.results).expanduser().parent, text, chart)
+  directory = paths.local('--results', _FLAGS.results).parent
+  _write_table(directory, text, chart)
   print(text)
 
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 
 from absl import flags
 
-from alexnet_jax import command_line, errors
+from alexnet_jax import command_line, errors, paths
 from alexnet_jax.tools import tables
 from alexnet_jax.workdir import environment, metrics_file
 from experiments.benchmarks import machine
@@ -58,7 +58,7 @@ def main(_) -> None:
   """Runs the chosen cases and prints the table."""
   if not flags.FLAGS.workdir:
     raise errors.UserError('--workdir is missing; give one for all runs.')
-  workdir = pathlib.Path(flags.FLAGS.workdir).expanduser().resolve()
+  workdir = paths.local('--workdir', flags.FLAGS.workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   for name, case in _chosen().items():
     if not _is_done(name, _read_rows(workdir, name)):

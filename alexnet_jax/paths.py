@@ -1,0 +1,39 @@
+"""Paths that a user has typed, as places on this machine."""
+
+import pathlib
+import re
+
+from alexnet_jax import errors
+
+# One slash as well: pathlib makes it of two.
+_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+:/')
+
+
+def local(argument: str, text: str | pathlib.Path) -> pathlib.Path:
+  """Returns the absolute path that a user's text stands for.
+
+  Args:
+    argument: Name of the argument, for the error.
+    text: Path, which may start with ~ and be relative.
+
+  Raises:
+    UserError: If the text is a URL, or no path that all libraries can open.
+  """
+  text = str(text)
+  if _URL.match(text):
+    raise errors.UserError(
+      f'{argument}={text} is a URL, and only paths can be read and written: '
+      'give a mounted one (gcsfuse and s3fs mount buckets), or copy the files.'
+    )
+  try:
+    text.encode()  # TensorFlow and orbax take no other names
+    return pathlib.Path(text).expanduser().resolve()
+  except (UnicodeEncodeError, ValueError) as error:
+    raise errors.UserError(
+      f'{argument}={text!r} is no name in UTF-8: give it another one.'
+    ) from error
+  except RuntimeError as error:  # no such home, or a circle of links
+    raise errors.UserError(
+      f'{argument}={text} leads nowhere ({errors.first_line(error)}): write '
+      'the path out.'
+    ) from error
