@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -110,7 +111,8 @@ def parse_flags(argv: list[str]) -> list[str]:
       ValueError,
       TypeError,
     ) as error:
-      raise errors.UserError(f'{_one_line(error)} (see --help).') from error
+      sentence = f'{_one_line(error)} (see --help).'
+      raise errors.UserError(_unknown_field(argv, error) or sentence) from error
   return arguments
 
 
@@ -122,9 +124,28 @@ def _check_config_file() -> None:
 
 
 def _one_line(error: Exception) -> str:
-  # 'Did you mean' messages come in quotes, with line breaks inside.
-  text = str(error).replace('\\n', ' ').replace('\n', ' ')
-  return text.strip('\'" ').replace("\\'", "'")
+  while error.args and isinstance(error.args[0], Exception):
+    error = error.args[0]
+  # A KeyError's text has quotes around the message.
+  text = error.args[0] if isinstance(error, KeyError) else error
+  return ' '.join(str(text).split())
+
+
+def _unknown_field(argv: Sequence[str], error: Exception) -> str | None:
+  """Returns a sentence that names a field that the config does not have.
+
+  The message of ml_collections has only the last part of the name. Returns None
+  if the error is about something else.
+  """
+  field, *hint = re.split(' (?=Did you mean)', _one_line(error))
+  field = field.strip("'")
+  for argument in argv:
+    name = argument.partition('=')[0]
+    if 'config.' in name and field in re.split(r'[.\[\]]', name)[1:]:
+      reason = f'{name}: there is no field {field!r}'
+      known = 'all fields are in alexnet_jax/config.py'
+      return f'{reason} ({hint[0]})' if hint else f'{reason}; {known}.'
+  return None
 
 
 def _check_no_arguments(argv: list[str]) -> None:

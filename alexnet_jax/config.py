@@ -76,8 +76,8 @@ def base() -> ml_collections.ConfigDict:
   # Whether half of the training images are mirrored.
   config.data.flip = True
   # Divisor of inputs (0-255, minus the mean image): a number, or three (red,
-  # green, blue).
-  config.data.scale = 1.0
+  # green, blue), as 58,57,57.
+  config.data.scale = ml_collections.FieldReference(1.0, field_type=object)
   # 'paper', 'source' or 'none', see alexnet_jax/data/augment.py.
   config.data.color_noise = 'none'
   # Epochs after which colour noise stops; 0 for the whole run.

@@ -123,12 +123,16 @@ def _check_range(name: str, value: float, limits: tuple[float, float]) -> None:
     )
 
 
-def _check_scale(scale: float | Sequence[float]) -> None:
-  scales = scale if isinstance(scale, Sequence) else (scale,)
-  if len(scales) not in (1, 3):
+def _check_scale(scale: object) -> None:
+  """Refuses what is neither a number nor three; the field takes any type."""
+  is_single = not isinstance(scale, (tuple, list))
+  scales = (scale,) if is_single else scale
+  if not (is_single or len(scales) == 3) or any(
+    type(x) not in (int, float) for x in scales
+  ):
     raise errors.UserError(
-      f'data.scale={scale} has {len(scales)} numbers: give one, or one for '
-      'each of red, green and blue.'
+      f'data.scale={scale!r} is neither a number nor three: give one, or one '
+      'for each of red, green and blue, as 58,57,57.'
     )
   for value in scales:
     _check_range('data.scale', value, _SCALES)

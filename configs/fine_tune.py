@@ -50,9 +50,8 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   config = config_lib.base()
   for name in ('batch_size', 'model', 'optimizer'):
     config[name] = stored[name]
-  with config.data.ignore_type():  # a scale may be three numbers
-    for name in _OF_THE_RUN:
-      config.data[name] = stored.data[name]
+  for name in _OF_THE_RUN:
+    config.data[name] = stored.data[name]
   config.init_from = run
   config.data.name = data
   config.model.num_classes = config_lib.num_classes(data)

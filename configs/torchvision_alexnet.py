@@ -46,8 +46,7 @@ def get_config(data: str = 'imagenet2012') -> ml_collections.ConfigDict:
   model.conv1.after = model.conv2.after = ('act', 'max_pool')
   model.conv5.after = ('act', 'max_pool', 'dropout')
   model.fc6.after, model.fc7.after = ('act', 'dropout'), ('act',)
-  with config.data.ignore_type():
-    config.data.scale = STD
+  config.data.scale = STD
   config.data.color_noise = 'none'
   config.batch_size = 256
   config.optimizer.weight_decay = 0.0001

@@ -1,14 +1,16 @@
 """What a user may type wrong ends in one sentence."""
 
+import json
 import pathlib
 import re
 import shlex
 
+import numpy as np
 import pytest
 from absl import flags
 
 import main
-from alexnet_jax import command_line
+from alexnet_jax import command_line, validate
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +42,10 @@ def _message(monkeypatch, *arguments):
   'arguments, named',
   [
     (['--config=configs/alexnet.py', '--config.sed=1'], 'Did you mean "seed"'),
+    (['--config=configs/alexnet.py', '--config.eval.x=1'], '--config.eval.x: '),
+    (['--config=configs/alexnet.py', '--noconfig.data.x'], '--noconfig.data.x'),
+    (['--config=configs/alexnet.py', '--config.data[0]=1'], '--config.data[0]'),
+    (['--config=configs/alexnet.py', '--config.seed.x=1'], 'seed.x'),
     (['--config=configs/alexnet.py', '--config.seed=x'], '--config.seed=x'),
     (['--config=configs/alexnet.py', '--workdri=a'], 'workdri'),
     (['--config=configs/alexnot.py'], 'alexnot.py'),
@@ -137,3 +143,31 @@ def test_links_of_the_docs_lead_somewhere():
         target = page.parent / name if name else page
         assert target.exists(), f'{page.name}: {link}'
         assert not anchor or anchor in _anchors(target), f'{page.name}: {link}'
+
+
+@pytest.mark.parametrize(
+  'text, expected',
+  [
+    ('64', [64.0]),
+    ('1,2,3.5', [1.0, 2.0, 3.5]),
+    ('(1, 2, 3)', [1.0, 2.0, 3.0]),
+    ('1,2', None),
+    ('red', None),
+    ('1,2,x', None),
+    ('True', None),
+    ('0', None),
+  ],
+)
+def test_a_scale_is_a_number_or_three(monkeypatch, text, expected):
+  argv = ['main.py', '--config=configs/quickstart.py']
+  argv += ['--workdir=nowhere', f'--config.data.scale={text}']
+  if expected is None:
+    assert 'data.scale' in _message(monkeypatch, *argv[1:])
+    return
+  monkeypatch.setattr('sys.argv', argv)
+  command_line.parse_flags(argv)
+  config = flags.FLAGS.config
+  validate.check_config(config)
+  # As config.json has it, and as preprocessing takes it.
+  scale = json.loads(config.to_json())['data']['scale']
+  np.testing.assert_array_equal(np.atleast_1d(scale), expected)

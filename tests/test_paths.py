@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from alexnet_jax import errors, fine_tune, paths, trained
+from alexnet_jax import errors, paths, trained
 from alexnet_jax.data import ilsvrc, records, sources
 from alexnet_jax.tools import figures
 from alexnet_jax.train import train_and_evaluate
