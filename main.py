@@ -57,6 +57,7 @@ def _check_flags() -> None:
 def main(_) -> None:
   """Does what the flags say."""
   _check_flags()
+  workdir = paths.local('--workdir', _WORKDIR.value)
   # Imported here, so that --help and mistakes do not wait for JAX.
   from alexnet_jax import multihost, train
 
@@ -64,7 +65,6 @@ def main(_) -> None:
   if _DISTRIBUTED.value or process != (None, None, None):
     multihost.initialize(*process)  # before JAX looks at its devices
   command_line.enable_compilation_cache()
-  workdir = paths.local('--workdir', _WORKDIR.value)
   with multihost.shared_fate():
     if _MODE.value == 'eval':
       _evaluate(workdir)

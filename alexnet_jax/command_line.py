@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -36,12 +37,54 @@ def run(
     define_flags: Function that defines the program's flags.
     takes_arguments: Whether there may be arguments that are no flags.
   """
+  _open_closed_streams()
+  sys.unraisablehook = _print_unraisable
   known = set(flags.FLAGS)
   define_flags()
   for name in set(flags.FLAGS) - known:  # --help shows a program's key flags
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
   guarded = guard(main, takes_arguments=takes_arguments)
-  app.run(guarded, flags_parser=parse_flags)
+  with _quiet_without_reader(), one_sentence():
+    try:
+      app.run(guarded, flags_parser=parse_flags)
+    finally:
+      sys.stdout.flush()  # its errors are reported like those of `main`
+
+
+def _print_unraisable(unraisable: Any) -> None:
+  """Prints an error that nobody can catch, unless another one explains it.
+
+  tensorstore has hundreds of these when it cannot read or write.
+  """
+  if str(unraisable.exc_value) != 'Event loop is closed':
+    sys.__unraisablehook__(unraisable)
+
+
+def _open_closed_streams() -> None:
+  """Gives streams that are closed /dev/null.
+
+  Otherwise the next file that is opened gets a stream's number, and libraries
+  write their messages into it.
+  """
+  for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+    if getattr(sys, name) is None:
+      file = open(os.devnull, mode)  # noqa: SIM115
+      setattr(sys, name, file)
+
+
+@contextlib.contextmanager
+def _quiet_without_reader() -> Iterator[None]:
+  """Ends the program without a word if the reader of its output has gone.
+
+  The exit code is that of a program that SIGPIPE ends, as in `main.py | head`.
+  """
+  try:
+    yield
+  except BrokenPipeError:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+      os.dup2(nowhere, stream.fileno())  # else Python would report it again
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def guard(main: Main, *, takes_arguments: bool = False) -> Main:
@@ -54,6 +97,8 @@ def guard(main: Main, *, takes_arguments: bool = False) -> Main:
 
   def guarded(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
+    # orbax raises what it logs with a traceback.
+    logging.get_absl_logger().addFilter(lambda record: not record.exc_info)
     with one_sentence():
       if not takes_arguments:
         _check_no_arguments(argv)
@@ -101,6 +146,8 @@ def parse_flags(argv: list[str]) -> list[str]:
       arguments = flags.FLAGS(argv)
       _check_config_file()
     except OSError as error:
+      if error.errno is not None:  # of printing --help
+        raise
       raise errors.UserError(
         f'--config names no readable file ({_one_line(error)}).'
       ) from error

@@ -7,6 +7,8 @@ from alexnet_jax import errors
 
 # One slash as well: pathlib makes it of two.
 _URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+:/')
+# orbax searches for files of a checkpoint by patterns that start with its path.
+_PATTERN = re.compile(r'[*?\[\\]')
 
 
 def local(argument: str, text: str | pathlib.Path) -> pathlib.Path:
@@ -37,3 +39,22 @@ def local(argument: str, text: str | pathlib.Path) -> pathlib.Path:
       f'{argument}={text} leads nowhere ({errors.first_line(error)}): write '
       'the path out.'
     ) from error
+
+
+def for_checkpoints(argument: str, text: str | pathlib.Path) -> pathlib.Path:
+  """Returns the absolute path of a run that is to be written.
+
+  Args:
+    argument: Name of the argument, for the error.
+    text: Path, as `local` takes it.
+
+  Raises:
+    UserError: If `local` raises it, or orbax would lose checkpoints there.
+  """
+  path = local(argument, text)
+  if found := _PATTERN.search(str(path)):
+    raise errors.UserError(
+      f'{argument}={path} has {found[0]} in its name, and checkpoints with it '
+      'cannot be read again: give it another name.'
+    )
+  return path

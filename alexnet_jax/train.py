@@ -98,7 +98,7 @@ def train_and_evaluate(
       the numbers stop being finite.
     Interrupted: After a signal, when the step is saved (see `signals`).
   """
-  workdir = paths.local('workdir', workdir)
+  workdir = paths.for_checkpoints('workdir', workdir)
   run, data, origin = _prepare_run(config, workdir)
   multihost.check_same(_start_values(config, data))
   plan, total = run.plan, run.steps.total

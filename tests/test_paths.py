@@ -47,6 +47,13 @@ def test_what_is_no_path_is_refused_before_anything_is_written(
   assert list(pathlib.Path().iterdir()) == [pathlib.Path('circle')]
 
 
+@pytest.mark.parametrize('name', ['a*b', 'a?b', '[x]/run', 'a\\\\b'])
+def test_names_with_which_orbax_loses_checkpoints_are_refused(tmp_path, name):
+  with pytest.raises(errors.UserError, match='cannot be read again'):
+    train_and_evaluate(_CONFIG, tmp_path / name)
+  assert not list(tmp_path.iterdir())
+
+
 def test_a_path_is_what_a_shell_would_open(monkeypatch, tmp_path):
   (tmp_path / 'far' / 'there').mkdir(parents=True)
   (tmp_path / 'link').symlink_to('far/there')
