@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from alexnet_jax import errors
-from alexnet_jax.tools import curves
+from alexnet_jax.tools import curves, figures
 from tests import tiny
 
 ROWS = [
@@ -109,3 +109,15 @@ def test_mistakes_are_sentences(tmp_path):
   empty = _write(tmp_path / 'empty', rows=[])
   with pytest.raises(errors.UserError, match='empty has no metrics yet'):
     curves.draw({'a': empty})
+
+
+HOSTILE = ['$\\frac$', 'a$b_{c$', '_hidden', 'two\nlines', '^\\%#&~{}', '$x$']
+
+
+def test_any_name_of_a_run_is_drawn_as_it_is(tmp_path):
+  workdir = _write(tmp_path / 'run')
+  chart = curves.draw(dict.fromkeys(HOSTILE, workdir))
+  figures.write(chart, str(tmp_path / 'chart.png'))  # raises for a bad formula
+  shown = [text.get_text() for text in chart.legends[0].get_texts()]
+  assert [name.strip() for name in shown[2:]] == HOSTILE
+  assert not any(text.get_parse_math() for text in chart.legends[0].get_texts())

@@ -97,7 +97,9 @@ def _add_legend_lines(panel: Any, names: list[str], colours: list[Any]) -> None:
     panel.plot([], [], color='0.3', label=label, **style)
   if len(names) > 1:
     for name, colour in zip(names, colours, strict=True):
-      panel.plot([], [], color=colour, linewidth=3, label=name)
+      # Matplotlib leaves out a label that starts with an underscore.
+      label = f' {name}' if name.startswith('_') else name
+      panel.plot([], [], color=colour, linewidth=3, label=label)
 
 
 def _plot(panel: Any, rows: list[dict], metric: str, colour: Any) -> None:

@@ -16,9 +16,14 @@ _SMALL = 64  # pixels
 
 
 def create(width: float, height: float, **options: Any) -> Figure:
-  """Returns an empty figure; width and height are in inches."""
+  """Returns an empty figure; width and height are in inches.
+
+  Names in it are shown as they are, and not as formulas where they have a $.
+  """
+  import matplotlib
   from matplotlib import figure
 
+  matplotlib.rcParams['text.parse_math'] = False
   return figure.Figure((width, height), **options)
 
 
@@ -43,5 +48,5 @@ def short(name: str, width: int, lines: int = 1) -> str:
   """Returns the first synonym, cut to `lines` lines of `width` characters."""
   first = name.split(',')[0] or name
   parts = textwrap.wrap(first, width, max_lines=lines, placeholder='…')
-  # Matplotlib would set what is between dollars as a formula.
-  return '\n'.join(parts).replace('$', r'\$')
+  # A file's name may have bytes that are no text.
+  return '\n'.join(parts).encode(errors='replace').decode()
