@@ -15,6 +15,27 @@ from absl import app, flags, logging
 from alexnet_jax import errors
 
 Main = Callable[[list[str]], None]
+# JAX's options that numbers and types depend on, or that not every program of
+# ours can run with, and their defaults. JAX_ENABLE_X64=1 sets the first, and so
+# on.
+_JAX_OPTIONS = {
+  'jax_enable_x64': False,
+  'jax_disable_jit': False,
+  'jax_default_matmul_precision': None,
+  'jax_numpy_dtype_promotion': 'standard',
+  'jax_numpy_rank_promotion': 'allow',
+  'jax_default_prng_impl': 'threefry2x32',
+  'jax_threefry_partitionable': True,
+  'jax_random_seed_offset': 0,
+  'jax_enable_custom_prng': False,
+  'jax_legacy_prng_key': 'allow',
+  'jax_debug_nans': False,
+  'jax_debug_infs': False,
+  'jax_debug_key_reuse': False,
+  'jax_disable_most_optimizations': False,
+  'jax_check_tracer_leaks': False,
+  'jax_transfer_guard': None,
+}
 _DISK_ERRORS = (*errors.NO_ROOM, errno.ENOLCK, errno.EIO)
 # jax's own limit of 1 s leaves out the initialisation and evaluation of small
 # networks; programs of a single operation take less than this.
@@ -105,6 +126,33 @@ def guard(main: Main, *, takes_arguments: bool = False) -> Main:
       main(argv[1:])
 
   return guarded
+
+
+def set_up_jax() -> None:
+  """Makes JAX compute as in every other run, and keep what it compiles.
+
+  Variables such as JAX_ENABLE_X64 have no effect, and a warning says so. Call
+  this before anything is compiled.
+
+  Raises:
+    UserError: If JAX cannot use the devices that it is to use.
+  """
+  import jax  # slow: not at a program's start
+
+  for name, value in _JAX_OPTIONS.items():
+    given = jax.config.values.get(name, value)
+    if given != value:
+      variable = f'{name.upper()}={given}'
+      logging.warning('%s is not used; runs would differ by it.', variable)
+      jax.config.update(name, value)
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:
+    raise errors.UserError(
+      f'JAX_PLATFORMS={jax.config.jax_platforms or ""} names devices that JAX '
+      f'cannot use ({errors.first_line(error)}): give cpu, or no value.'
+    ) from error
+  enable_compilation_cache()
 
 
 def enable_compilation_cache() -> None:

@@ -214,7 +214,7 @@ def main(_) -> None:
   given = flags.FLAGS
   if not given.workdirs:
     raise errors.UserError('--workdirs is missing; give DIR,DIR@STEP,...')
-  command_line.enable_compilation_cache()
+  command_line.set_up_jax()
   overrides = tool_flags.overrides() | {'eval.split': given.split}
   runs = load_runs(given.workdirs, overrides)
   tallies = measure(runs, given.batch_size)

@@ -81,5 +81,5 @@ def load_run(**more: object) -> trained.TrainedRun:
   """
   if not FLAGS.workdir:
     raise errors.UserError("--workdir is missing; give the run's directory.")
-  command_line.enable_compilation_cache()
+  command_line.set_up_jax()
   return trained.load(FLAGS.workdir, overrides() | more)

@@ -221,6 +221,7 @@ def main(_) -> None:
   for name in ('config', 'weights', 'workdir'):
     if not given[name].value:
       raise errors.UserError(f'--{name} is missing; give a path.')
+  command_line.set_up_jax()
   workdir = paths.for_checkpoints('--workdir', given.workdir)
   mean = given.mean and caffe.read_mean(paths.local('--mean', given.mean))
   import_run(

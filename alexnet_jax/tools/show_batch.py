@@ -114,6 +114,7 @@ def define_flags() -> None:
 
 def main(_) -> None:
   """Writes the picture."""
+  command_line.set_up_jax()
   validate.check_config(FLAGS.config)
   chart = draw(FLAGS.config, FLAGS.step, FLAGS.count)
   figures.write(chart, FLAGS.output)

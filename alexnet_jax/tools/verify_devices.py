@@ -134,7 +134,7 @@ def _row(plan: parallel.Plan, compared: tuple, rate: float) -> tuple[str, ...]:
 
 def main(_) -> None:
   """Compares one device with all, or with all but one of an odd number."""
-  command_line.enable_compilation_cache()
+  command_line.set_up_jax()
   devices = jax.devices()
   count, kinds = len(devices), {device.device_kind for device in devices}
   print(f'{count} x {", ".join(sorted(kinds))}')

@@ -1,4 +1,4 @@
-"""The versions, machine, devices and commit that a process runs with."""
+"""Versions, machine, devices, variables and commit of a process."""
 
 import hashlib
 import importlib.metadata
@@ -21,6 +21,9 @@ _PACKAGES = (
   'numpy',
 )
 
+# Beginnings of the names of variables that a library's numbers may depend on.
+_VARIABLES = ('CUDA_', 'JAX_', 'NVIDIA_', 'OMP_', 'TF_', 'XLA_')
+
 
 def describe() -> dict[str, object]:
   """Returns what environment.json says of this process."""
@@ -30,6 +33,11 @@ def describe() -> dict[str, object]:
     **hardware(),
     'packages': packages(),
     'devices': [f'{d.platform} {d.device_kind}' for d in jax.devices()],
+    'variables': {
+      name: value
+      for name, value in sorted(os.environ.items())
+      if name.startswith(_VARIABLES)
+    },
     'git_commit': git_commit(),
   }
 
