@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import re
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,9 @@ _JAX_OPTIONS = {
   'jax_transfer_guard': None,
 }
 _DISK_ERRORS = (*errors.NO_ROOM, errno.ENOLCK, errno.EIO)
+# Bytes of address space without which libraries wait for threads for ever.
+_ADDRESS_SPACE = 3 * 2**30
+_ADDRESS_SPACE_OF_CORE = 2**29
 # jax's own limit of 1 s leaves out the initialisation and evaluation of small
 # networks; programs of a single operation take less than this.
 _SECONDS_WORTH_CACHING = 0.1
@@ -59,6 +63,8 @@ def run(
     takes_arguments: Whether there may be arguments that are no flags.
   """
   _open_closed_streams()
+  # A name of a file may have what the terminal cannot show.
+  sys.stdout.reconfigure(errors='backslashreplace')
   sys.unraisablehook = _print_unraisable
   known = set(flags.FLAGS)
   define_flags()
@@ -135,10 +141,12 @@ def set_up_jax() -> None:
   this before anything is compiled.
 
   Raises:
-    UserError: If JAX cannot use the devices that it is to use.
+    UserError: If JAX cannot use the devices that it is to use, or libraries
+      would wait for threads that they cannot start.
   """
   import jax  # slow: not at a program's start
 
+  _check_address_space()
   for name, value in _JAX_OPTIONS.items():
     given = jax.config.values.get(name, value)
     if given != value:
@@ -153,6 +161,19 @@ def set_up_jax() -> None:
       f'cannot use ({errors.first_line(error)}): give cpu, or no value.'
     ) from error
   enable_compilation_cache()
+
+
+def _check_address_space() -> None:
+  """Raises UserError if `ulimit -v` is so low that libraries hang."""
+  limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+  # Each core gets a few threads, and each thread a stack and a heap.
+  needed = _ADDRESS_SPACE + _ADDRESS_SPACE_OF_CORE * (os.cpu_count() or 1)
+  if limit != resource.RLIM_INFINITY and limit < needed:
+    raise errors.UserError(
+      f'ulimit -v {limit // 2**10} leaves too little address space for the '
+      f'threads of {os.cpu_count()} cores: give at least {needed // 2**10}, or '
+      'unlimited.'
+    )
 
 
 def enable_compilation_cache() -> None:

@@ -2,10 +2,14 @@
 
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 
+import jax
 import pytest
+
+from alexnet_jax import command_line, errors
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _PROGRAM = """
@@ -67,6 +71,15 @@ def test_output_without_room_is_one_sentence(tmp_path, argument):
   assert ended.stderr.count('\n') == 1
 
 
+def test_names_that_the_terminal_cannot_show_are_printed():
+  program = _PROGRAM.replace("print('x' * 100)", r"print('ü\udcff')")
+  environment = os.environ | {'PYTHONIOENCODING': 'ascii'}
+  ended = _run(
+    program, '', '/dev/null', stdout=subprocess.PIPE, env=environment
+  )
+  assert (ended.returncode, ended.stdout) == (0, 'noise\\xfc\\udcff\n')
+
+
 def test_libraries_do_not_report_what_they_raise_too():
   program = """
 from absl import logging
@@ -91,3 +104,26 @@ command_line.run(main)
   assert 'told once' in text and 'something else' in text
   for repeated in ('told twice', 'from a thread', 'Event loop'):
     assert repeated not in text
+
+
+@pytest.mark.parametrize('gigabytes, is_enough', [(3, False), (8, True)])
+def test_a_limit_that_makes_libraries_hang_is_refused(
+  monkeypatch, gigabytes, is_enough
+):
+  monkeypatch.setattr(os, 'cpu_count', lambda: 8)
+  limits = (gigabytes * 2**30, resource.RLIM_INFINITY)
+  monkeypatch.setattr(resource, 'getrlimit', lambda _: limits)
+  if is_enough:
+    command_line.set_up_jax()
+    return
+  with pytest.raises(errors.UserError, match='ulimit -v 3145728 .* 7340032'):
+    command_line.set_up_jax()
+
+
+def test_devices_that_are_not_there_are_named(monkeypatch):
+  def raise_as_jax_does() -> None:
+    raise RuntimeError("Unable to initialize backend 'tpu': no library\nmore")
+
+  monkeypatch.setattr(jax, 'devices', raise_as_jax_does)
+  with pytest.raises(errors.UserError, match="JAX_PLATFORMS=cpu .*'tpu': no l"):
+    command_line.set_up_jax()

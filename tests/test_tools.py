@@ -131,8 +131,8 @@ def test_bad_files_are_named_and_the_others_predicted(
   text, missing = tmp_path / 'text.png', tmp_path / 'missing.png'
   text.write_text('no picture')
   workdir = f'--workdir={directory}/run'
-  listed = f'{text}\n{picture}\n{missing}\n'
-  monkeypatch.setattr(sys, 'stdin', io.StringIO(listed))
+  listed = f'{text}\n{picture}\n{missing}\n'.encode()
+  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(listed)))
   arguments = workdir, '--batch_size=4', '--views=1'
   assert run_tool(predict, *arguments, '--json', '--top=1', '-') == 1
   out, err = capsys.readouterr()
@@ -143,6 +143,13 @@ def test_bad_files_are_named_and_the_others_predicted(
     'PNG, BMP, GIF, TIFF or WEBP).',
     f'error: {missing}: No such file or directory.',
   ]
+  # An argument that is bad does not cost the others.
+  empty = tmp_path / 'empty'
+  empty.mkdir()
+  assert run_tool(predict, *arguments, str(empty), picture) == 1
+  out, err = capsys.readouterr()
+  assert out.startswith(picture)
+  assert f'error: {empty} holds no pictures; give another folder.' in err
   assert run_tool(predict, *arguments, picture) == 0
   first, *classes = capsys.readouterr().out.splitlines()
   assert first == picture
@@ -316,6 +323,22 @@ def test_a_batch_is_drawn_stage_by_stage(run, noise):
   mirrored = axes[4].get_xlabel() == 'mirrored'
   expected = cropped[:, ::-1] if mirrored else cropped
   np.testing.assert_array_equal(delivered, expected)
+
+
+@pytest.mark.parametrize(
+  'text, names',
+  [
+    (b'a.png\n\nb c.png', ['a.png', 'b c.png']),
+    (b'a.png\r\nb.png\r\n', ['a.png', 'b.png']),
+    (b'\xef\xbb\xbfa.png\r\n', ['a.png']),
+    (b'a\nb.png\0c.png\0', ['a\nb.png', 'c.png']),
+    (b'\xff.png\n', ['\udcff.png']),
+    (b'', []),
+  ],
+)
+def test_lists_of_files(monkeypatch, text, names):
+  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(text)))
+  assert list(predict.find(['-'])) == names
 
 
 def test_the_papers_network_is_described():

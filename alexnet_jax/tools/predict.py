@@ -7,18 +7,22 @@ r"""Prints the most likely classes of pictures, or draws them.
         --output=predictions.png --only_wrong
 
 Arguments are files, folders (searched for pictures, to any depth) and `-`, for
-a list of files on standard input, one a line. Without arguments, validation
-images are drawn at random by --seed.
+a list of files on standard input: one a line, or as `find -print0` writes it.
+Without arguments, validation images are drawn at random by --seed.
 
 Prints the most likely classes of each picture, or with --json one JSON object a
 line. With --output it draws them instead, as the paper's Figure 4 (left) does:
-the bar of the true class is orange. A file that is no picture is named on
-standard error and left out; the exit code is then 1.
+the bar of the true class is orange. A file that is no picture and a folder
+without pictures are named on standard error and left out; the exit code is then
+1.
 """
 
+import codecs
+import contextlib
 import itertools
 import json
 import math
+import os
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator
@@ -64,11 +68,18 @@ def find(arguments: Iterable[str]) -> Iterator[str]:
   """
   for argument in arguments:
     if argument == '-':
-      yield from filter(None, (line.rstrip('\n') for line in sys.stdin))
+      yield from _listed(sys.stdin.buffer.read())
     elif pathlib.Path(argument).is_dir():
       yield from _search(pathlib.Path(argument))
     else:
       yield argument
+
+
+def _listed(text: bytes) -> list[str]:
+  """Returns the names of a list, which ends each with NUL, LF or CR LF."""
+  text = text.removeprefix(codecs.BOM_UTF8)
+  names = text.split(b'\0') if b'\0' in text else text.splitlines()
+  return [os.fsdecode(name) for name in names if name]
 
 
 def _search(folder: pathlib.Path) -> list[str]:
@@ -88,15 +99,24 @@ def read(path: str, size: int) -> Picture:
 
 
 def read_all(
-  paths: Iterable[str], size: int, failed: list[str]
+  arguments: Iterable[str], size: int, failed: list[str]
 ) -> Iterator[Picture]:
-  """Yields pictures; prints the other files' errors, and adds to `failed`."""
-  for path in paths:
-    try:
-      yield read(path, size)
-    except errors.UserError as error:
-      print(f'error: {error}.', file=sys.stderr)
-      failed.append(path)
+  """Yields the pictures of arguments; adds to `failed` what is no picture."""
+  for argument in arguments:
+    with _reported(argument, failed):
+      for path in find([argument]):
+        with _reported(path, failed):
+          yield read(path, size)
+
+
+@contextlib.contextmanager
+def _reported(name: str, failed: list[str]) -> Iterator[None]:
+  """Prints a user's mistake about a file, and adds its name to `failed`."""
+  try:
+    yield
+  except errors.UserError as error:
+    print(f'error: {str(error).removesuffix(".")}.', file=sys.stderr)
+    failed.append(name)
 
 
 def shuffled(
@@ -249,8 +269,8 @@ def main(arguments: list[str]) -> None:
   _check_flags(arguments)
   run, failed = tool_flags.load_run(), []
   if arguments:
-    paths, size = find(arguments), run.config.data.image_size
-    found = predict(run, read_all(paths, size, failed), FLAGS.batch_size)
+    pictures = read_all(arguments, run.config.data.image_size, failed)
+    found = predict(run, pictures, FLAGS.batch_size)
   else:
     found = choose(
       run,
