@@ -64,8 +64,8 @@ def main(_) -> None:
   process = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   if _DISTRIBUTED.value or process != (None, None, None):
     multihost.initialize(*process)  # before JAX looks at its devices
+  command_line.set_up_jax()
   with multihost.shared_fate():
-    command_line.set_up_jax()
     if _MODE.value == 'eval':
       _evaluate(workdir)
     else:

@@ -226,11 +226,8 @@ def _read(
 ) -> TrainedRun:
   validate.check_config(config)
   inputs = preprocessing.load(workdir / 'preprocessing.npz')
-  with checkpoints.Checkpointer(workdir) as checkpointer:
-    expected = abstract_train_state(config).params
-    step, state, extra = checkpointer.restore(
-      config.eval.step, {'params': expected}
-    )
+  expected = abstract_train_state(config).params
+  step, params, extra = _restore_params(workdir, config.eval.step, expected)
   inputs.check_digest(extra['preprocessing'])
   # `extra` holds a digest of every leaf and of the preprocessing.
   text = json.dumps(extra, sort_keys=True)
@@ -238,11 +235,30 @@ def _read(
     workdir=workdir,
     config=config,
     preprocessing=inputs,
-    params=state['params'],
+    params=params,
     step=step,
     class_names=(workdir / 'class_names.txt').read_text().splitlines(),
     digest=hashlib.sha256(text.encode()).hexdigest(),
   )
+
+
+def _restore_params(
+  workdir: pathlib.Path, step: int, like: Tree
+) -> tuple[int, Tree, dict]:
+  """Restores parameters, maybe while the run trains.
+
+  The newest checkpoint may be removed before it is read. There is a newer one
+  then, which is read instead.
+  """
+  while True:
+    newest = files.newest_step(workdir)
+    try:
+      with checkpoints.Checkpointer(workdir) as checkpointer:
+        found, state, extra = checkpointer.restore(step, {'params': like})
+        return found, state['params'], extra
+    except errors.UserError:
+      if step or files.newest_step(workdir) == newest:
+        raise
 
 
 def _put(network: TrainedRun) -> TrainedRun:

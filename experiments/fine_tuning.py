@@ -144,7 +144,7 @@ def comparison(workdir: pathlib.Path, origin: runner.Run) -> list[runner.Run]:
 def main(_) -> None:
   """Trains on the first five classes, then on the other five."""
   if _FLAGS.results:
-    rows = program.read_results('variant')
+    rows = program.read_results(program.as_result)
     program.rewrite(*program.create_table(EXPERIMENT, rows))
     return
   workdir = program.workdir()

@@ -126,11 +126,10 @@ def _with_result(
   exploded = 'not finite' in result.get('reason', '')
   if result['status'] == 'failed' and not exploded:
     raise errors.UserError(f'{run.workdir}: {result["reason"]}')
-  curve = [
-    (row['epoch'], row['top1_error'])
-    for row in metrics_file.parse(run.workdir / 'metrics.jsonl')
-    if row['split'] == 'train'
-  ]
+  rows = metrics_file.parse(run.workdir / 'metrics.jsonl')
+  training = [row for row in rows if row['split'] == 'train']
+  metrics_file.check_numbers(run.workdir, training, ('epoch', 'top1_error'))
+  curve = [(row['epoch'], row['top1_error']) for row in training]
   epochs = crossing(curve, TARGET)
   reached = epochs if epochs <= attempt.limit else None
   return dataclasses.replace(
@@ -253,7 +252,7 @@ def _seeds() -> list[int]:
 def main(_) -> None:
   """Compares one condition after the other; exits with 1 if one failed."""
   if _FLAGS.results:
-    attempts = [Attempt(**row) for row in program.read_results('condition')]
+    attempts = program.read_results(lambda row: Attempt(**row))
     program.rewrite(report.markdown(attempts), report.draw(attempts))
     return
   trainer = Trainer(

@@ -1,6 +1,7 @@
 """alexnet_jax.tools.curves on hand-written metrics and configs."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -109,6 +110,17 @@ def test_mistakes_are_sentences(tmp_path):
   empty = _write(tmp_path / 'empty', rows=[])
   with pytest.raises(errors.UserError, match='empty has no metrics yet'):
     curves.draw({'a': empty})
+
+
+@pytest.mark.parametrize('value', [None, '0.5', True, math.nan, math.inf])
+@pytest.mark.parametrize('name', ['epoch', 'loss', 'top1_error', 'top5_error'])
+def test_numbers_that_are_none_are_named(tmp_path, name, value):
+  workdir = _write(tmp_path / 'run')
+  row = dict(zip(KEYS, ROWS[0], strict=True)) | {name: value}
+  (workdir / 'metrics.jsonl').write_text(json.dumps(row) + '\n')
+  for tool in (curves.draw, curves.compare):
+    with pytest.raises(errors.UserError, match=f'{name}=.* at step 10'):
+      tool({'run': workdir})
 
 
 HOSTILE = ['$\\frac$', 'a$b_{c$', '_hidden', 'two\nlines', '^\\%#&~{}', '$x$']

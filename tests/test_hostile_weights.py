@@ -39,6 +39,34 @@ def _content(suffix: str) -> bytes:
   return safetensors.numpy.save(_ARRAYS, {'a': 'b'})
 
 
+@pytest.mark.parametrize(
+  'array',
+  [
+    np.array([1, np.nan], np.float32),
+    np.array([np.inf, 1], np.float16),
+    np.array([1e300, 1]),  # infinite in float32
+    np.array([1, 2]),
+    np.array([True, False]),
+  ],
+  ids=str,
+)
+def test_what_is_no_finite_float_is_named(tmp_path, array):
+  path = tmp_path / 'a.safetensors'
+  path.write_bytes(safetensors.numpy.save(_ARRAYS | {'conv9.weight': array}))
+  with pytest.raises(
+    errors.UserError, match='conv9.weight (is of|has numbers)'
+  ):
+    weight_files.read(path)
+
+
+def test_a_caffemodel_with_no_number_is_named(tmp_path):
+  path = tmp_path / 'a.caffemodel'
+  bad = _ARRAYS | {'conv2.bias': np.array([1, np.nan], np.float32)}
+  path.write_bytes(caffemodel(bad, new=True))
+  with pytest.raises(errors.UserError, match='conv2.bias has numbers'):
+    weight_files.read(path)
+
+
 class _Runs:
   """Unpickled, it makes a file."""
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing import event_accumulator
 
-from alexnet_jax import metrics
+from alexnet_jax import errors, metrics
 from alexnet_jax.workdir import metrics_file
 
 
@@ -120,6 +120,30 @@ def test_writer_drops_later_rows_and_a_cut_off_line(tmp_path):
     'loss': 0.25,
     'timing': {'seconds': 2.0},
   }
+
+
+@pytest.mark.parametrize(
+  'row',
+  [
+    {'step': 3},
+    {'split': 'train'},
+    {'step': '3', 'split': 'train'},
+    {'step': True, 'split': 'train'},
+    {'step': 3, 'split': 'test'},
+    [3, 'train'],
+    3,
+  ],
+  ids=str,
+)
+def test_what_is_no_row_is_named(tmp_path, row):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text(json.dumps(row) + '\n')
+  for read in (
+    lambda: metrics_file.read(tmp_path),
+    lambda: metrics_file.MetricsWriter(tmp_path, 9, ()),
+  ):
+    with pytest.raises(errors.UserError, match='metrics.jsonl has a line that'):
+      read()
 
 
 def test_writer_begins_a_file(tmp_path):

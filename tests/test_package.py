@@ -1,6 +1,7 @@
 """What the installed package promises: `alexnet_jax.load`, and its files."""
 
 import pathlib
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -106,6 +107,36 @@ def test_an_older_checkpoint_on_several_devices(run):
   # An odd batch size does not divide into the two shards.
   actual = older.features(pixels, 'conv2', batch_size=3)
   np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_newest_checkpoint_may_go_before_it_is_read(
+  run, tmp_path, monkeypatch
+):
+  workdir = tmp_path / 'run'
+  shutil.copytree(run[0], workdir)
+  restore = checkpoints.Checkpointer.restore
+
+  def restore_late(*arguments):
+    if (workdir / 'checkpoints/10').exists():  # it has been listed
+      (workdir / 'checkpoints/10').rename(workdir / 'checkpoints/15')
+    return restore(*arguments)
+
+  monkeypatch.setattr(checkpoints.Checkpointer, 'restore', restore_late)
+  assert alexnet_jax.load(workdir).step == 15
+  with pytest.raises(errors.UserError, match=r'has \[5, 15\]'):
+    alexnet_jax.load(f'{workdir}@10')
+  # A damaged one that nothing replaces is named.
+  shutil.rmtree(workdir / 'checkpoints/15/state')
+  with pytest.raises(errors.UserError, match='checkpoints/15'):
+    alexnet_jax.load(workdir)
+
+
+@pytest.mark.parametrize('name', ['run@home', 'run@', 'run@5'])
+def test_a_directory_whose_name_has_an_at_is_itself(run, tmp_path, name):
+  (tmp_path / 'run').mkdir()
+  shutil.copytree(run[0], tmp_path / name)
+  assert alexnet_jax.load(tmp_path / name).step == 10
+  assert alexnet_jax.load(f'{tmp_path / name}@5').step == 5
 
 
 def test_files_and_arrays_are_scaled_as_prepare_does(loaded, tmp_path):

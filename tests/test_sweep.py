@@ -336,7 +336,23 @@ def test_committed_tables_follow_from_committed_rows(
   assert (tmp_path / 'plot.png').read_bytes().startswith(b'\x89PNG')
 
 
-@pytest.mark.parametrize('text', ['', 'no row\n', '{"step": 3}\n'])
+FINISHED = '{"variant": "a", "seed": 0, "status": "finished", "value": 0.5, '
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    '',
+    'no row\n',
+    '{"step": 3}\n',
+    '[]\n',
+    '{"variant": "a", "seed": 0}\n',
+    '{"variant": "a", "seed": "0", "status": "failed", "reason": "no"}\n',
+    '{"variant": "a", "seed": 0, "status": "failed"}\n',
+    FINISHED + '"training_error": "low"}\n',
+    (FINISHED + '"training_error": null}\n').replace('0.5', 'NaN'),
+  ],
+)
 def test_other_files_are_no_results(tmp_path, monkeypatch, text):
   path = tmp_path / 'results.jsonl'
   path.write_text(text)
@@ -380,6 +396,7 @@ def test_training_errors_are_of_the_last_epoch(tmp_path):
     ('', 'has no metrics yet'),
     ('{"step": 3, "split": "train"}\n', 'ended without a validation'),
     ('{"step"\n', 'a line that is no row'),
+    ('{"step": 3, "split": "validation", "epoch": 1}\n', 'top1_error=None'),
   ],
 )
 def test_a_run_without_a_result_has_failed(tmp_path, logged, reason):

@@ -59,7 +59,7 @@ def draw(workdirs: Mapping[str, pathlib.Path]) -> figures.Figure:
   Raises:
     UserError: If a run has no metrics yet.
   """
-  rows = [metrics_file.read(workdir) for workdir in workdirs.values()]
+  rows = [_read(workdir) for workdir in workdirs.values()]
   colours = _colours(len(rows))
   chart = figures.create(*_size(len(rows)), layout='constrained')
   panels = dict(zip(_LABELS, chart.subplots(1, len(_LABELS)), strict=True))
@@ -76,6 +76,14 @@ def draw(workdirs: Mapping[str, pathlib.Path]) -> figures.Figure:
   else:
     panels['loss'].legend(lines, labels, frameon=False)
   return chart
+
+
+def _read(workdir: pathlib.Path) -> list[metrics_file.Row]:
+  """Returns the rows of a run, with all numbers that are drawn or compared."""
+  rows = metrics_file.read(workdir)
+  names = ('epoch', *dict.fromkeys(metric for *_, metric in _COLUMNS))
+  metrics_file.check_numbers(workdir, rows, names)
+  return rows
 
 
 def _size(num_runs: int) -> tuple[float, float]:
@@ -142,7 +150,7 @@ def compare(workdirs: Mapping[str, pathlib.Path]) -> str:
   configs = [files.fields_of_effect(path) for path in workdirs.values()]
   head = ('run', 'epoch', *(name for name, *_ in _COLUMNS))
   errors_of_runs = [
-    (name, *_errors(metrics_file.read(path))) for name, path in workdirs.items()
+    (name, *_errors(_read(path))) for name, path in workdirs.items()
   ]
   differences = list(_differences(configs))
   text = f'{tables.markdown(head, errors_of_runs)}\n\n{_CAPTION}\n\n'

@@ -179,6 +179,11 @@ def _create_preprocessing(
       f'mean is an image {list(mean.shape)}, not {[size, size, 3]}; give the '
       "mean of the network's own training images."
     )
+  if not np.isfinite(mean).all():
+    raise errors.UserError(
+      "mean has numbers that are not finite; give the mean of the network's "
+      'own training images.'
+    )
   return preprocessing.Preprocessing(
     mean_image=np.broadcast_to(mean, (size, size, 3)),
     eigenvalues=_COLOR_STDS**2,

@@ -9,6 +9,7 @@ import json
 import pathlib
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -45,7 +46,7 @@ def read(path: pathlib.Path) -> tuple[Arrays, Metadata]:
     )
   check_suffix('weights', path, ('.safetensors', '.caffemodel'))
   if path.suffix == '.caffemodel':
-    return caffe.read_weights(path), {}
+    return _check_finite(path, caffe.read_weights(path)), {}
   try:
     with safetensors.safe_open(path, 'numpy') as file:
       arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
@@ -55,7 +56,25 @@ def read(path: pathlib.Path) -> tuple[Arrays, Metadata]:
       f'{path} cannot be read as .safetensors ({errors.first_line(error)}); '
       'give another file.'
     ) from error
-  return arrays, _parse(path, metadata)
+  return _check_finite(path, arrays), _parse(path, metadata)
+
+
+def _check_finite(path: pathlib.Path, arrays: Arrays) -> Arrays:
+  """Returns the arrays, or raises UserError if one is not of finite floats."""
+  for name, array in arrays.items():
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+      problem = f'is of {array.dtype}, not of floats'
+    elif not np.isfinite(_as_float32(array)).all():
+      problem = 'has numbers that are infinite or no numbers in float32'
+    else:
+      continue
+    raise errors.UserError(f'{path}: {name} {problem}; give another file.')
+  return arrays
+
+
+def _as_float32(array: np.ndarray) -> np.ndarray:
+  with np.errstate(over='ignore'):
+    return array.astype(np.float32)
 
 
 def write(

@@ -1,7 +1,9 @@
 """metrics.jsonl: a line of JSON for each log and each evaluation of a run."""
 
 import contextlib
+import itertools
 import json
+import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,6 +13,7 @@ from alexnet_jax import atomic, errors, multihost
 from alexnet_jax.data.lazy import tf
 
 Row = dict[str, object]
+_SPLITS = ('train', 'validation')
 
 
 def read(workdir: pathlib.Path) -> list[Row]:
@@ -49,13 +52,27 @@ def dump(rows: Iterable[Mapping[str, object]]) -> str:
 def _parse_line(path: pathlib.Path, line: str) -> Row:
   try:
     row = json.loads(line)
-    row['step']
+    if type(row['step']) is not int or row['split'] not in _SPLITS:
+      raise ValueError('step or split')
   except (ValueError, KeyError, TypeError) as error:
     raise errors.UserError(
       f'{path} has a line that is no row, {line[:40]!r}; mend it, or start a '
       'new workdir.'
     ) from error
   return row
+
+
+def check_numbers(
+  workdir: pathlib.Path, rows: Iterable[Row], names: Sequence[str]
+) -> None:
+  """Raises UserError if a row has no finite number of one of these names."""
+  for row, name in itertools.product(rows, names):
+    value = row.get(name)
+    if type(value) not in (int, float) or not math.isfinite(value):
+      raise errors.UserError(
+        f'{workdir}/metrics.jsonl has {name}={value!r} at step {row["step"]}, '
+        'which is no finite number; mend that row, or give another run.'
+      )
 
 
 class MetricsWriter:

@@ -28,12 +28,14 @@ rows.
 import dataclasses
 import functools
 import json
+import math
 import os
 import pathlib
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from absl import flags
 
@@ -45,6 +47,7 @@ from experiments.sweeps import runner, sbatch, table
 from experiments.sweeps.experiment import Experiment, plan
 
 _FLAGS = flags.FLAGS
+_Parsed = TypeVar('_Parsed')
 
 
 def define_flags() -> None:
@@ -87,7 +90,7 @@ def run(experiment: Experiment) -> None:
 
 def _main(experiment: Experiment, _) -> None:
   if _FLAGS.results:
-    rows = read_results('variant')
+    rows = read_results(as_result)
     rewrite(*create_table(experiment, rows, _FLAGS.data))
     return
   names = chosen('variants', experiment.variants)
@@ -223,19 +226,35 @@ def create_table(
   return table.markdown(experiment, rows, data), table.draw(rows)
 
 
-def read_results(key: str) -> list[dict]:
+def as_result(row: dict) -> runner.Result:
+  """Returns a row of results.jsonl, or raises if a table cannot show it."""
+  is_finished = {'finished': True, 'failed': False}[row['status']]
+  numbers = (row['value'], row['training_error'] or 0) if is_finished else ()
+  texts = (row['variant'],) if is_finished else (row['variant'], row['reason'])
+  if (
+    type(row['seed']) is not int
+    or not all(isinstance(text, str) for text in texts)
+    or not all(map(math.isfinite, numbers))
+  ):
+    raise ValueError(row)
+  return row
+
+
+def read_results(parse: Callable[[dict], _Parsed]) -> list[_Parsed]:
   """Returns the rows of the file that --results names.
 
   Args:
-    key: Name that every row must have.
+    parse: Function of a row that raises if it is not one of this experiment.
+
+  Raises:
+    UserError: If it raises, or there are no rows.
   """
   path = paths.local('--results', _FLAGS.results)
   try:
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    keys = [row[key] for row in rows]
+    rows = [parse(json.loads(line)) for line in path.read_text().splitlines()]
   except (KeyError, TypeError, ValueError):
-    keys = []
-  if not keys:
+    rows = []
+  if not rows:
     raise errors.UserError(
       f'--results={path} is not the result of this experiment; give the '
       'results.jsonl that it wrote.'

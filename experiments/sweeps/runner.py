@@ -218,11 +218,14 @@ def measure(run: Run, result: Result) -> Result:
     return result
   try:
     rows = metrics_file.read(run.workdir)
+    validation = [row for row in rows if row['split'] == 'validation']
+    if not validation:
+      return outcome(run, 'it has ended without a validation')
+    training = [row for row in rows if row['split'] == 'train']
+    metrics_file.check_numbers(run.workdir, rows, ('epoch', 'top1_error'))
+    metrics_file.check_numbers(run.workdir, training, ('examples',))
   except errors.UserError as error:
     return outcome(run, str(error))
-  validation = [row for row in rows if row['split'] == 'validation']
-  if not validation:
-    return outcome(run, 'it has ended without a validation')
   return result | {
     'value': validation[-1]['top1_error'],
     'training_error': _training_error(rows),
