@@ -36,6 +36,12 @@ _JAX_OPTIONS = {
   'jax_disable_most_optimizations': False,
   'jax_check_tracer_leaks': False,
   'jax_transfer_guard': None,
+  'jax_no_tracing': False,
+  'jax_no_execution': False,
+  'jax_error_checking_behavior_nan': 'ignore',
+  'jax_error_checking_behavior_divide': 'ignore',
+  'jax_error_checking_behavior_oob': 'ignore',
+  'eager_constant_folding': False,
 }
 _DISK_ERRORS = (*errors.NO_ROOM, errno.ENOLCK, errno.EIO)
 # Bytes of address space without which libraries wait for threads for ever.

@@ -29,6 +29,13 @@ ImageFunction = Callable[[np.ndarray], Tree]
 OUTPUT = 'output'
 MAPS = 'maps'
 _BATCH_SIZE = 64
+# Options of JAX with whose other values no network can be applied. Programs set
+# them; the Python API leaves them to its user.
+_JAX_OPTIONS = {
+  'jax_enable_x64': False,
+  'jax_disable_jit': False,
+  'jax_numpy_rank_promotion': 'allow',
+}
 
 
 @dataclasses.dataclass
@@ -224,6 +231,7 @@ def read(name: str, overrides: dict[str, object]) -> TrainedRun:
 def _read(
   config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> TrainedRun:
+  _check_jax_options()
   validate.check_config(config)
   inputs = preprocessing.load(workdir / 'preprocessing.npz')
   expected = abstract_train_state(config).params
@@ -240,6 +248,15 @@ def _read(
     class_names=(workdir / 'class_names.txt').read_text().splitlines(),
     digest=hashlib.sha256(text.encode()).hexdigest(),
   )
+
+
+def _check_jax_options() -> None:
+  for name, value in _JAX_OPTIONS.items():
+    if (given := getattr(jax.config, name)) != value:
+      raise errors.UserError(
+        f'jax.config.{name}={given!r} does not fit a run: call '
+        f'jax.config.update({name!r}, {value!r}) before it is loaded.'
+      )
 
 
 def _restore_params(

@@ -174,6 +174,25 @@ def test_mistakes_are_sentences(run, loaded, tmp_path):
       call()
 
 
+@pytest.mark.parametrize(
+  'option, value, fit',
+  [
+    ('jax_enable_x64', True, False),
+    ('jax_disable_jit', True, False),
+    ('jax_numpy_rank_promotion', 'raise', 'allow'),
+  ],
+)
+def test_options_of_jax_that_do_not_fit_are_named(run, option, value, fit):
+  try:
+    jax.config.update(option, value)
+    match = rf'jax.config.{option}=.*update\({option!r}, {fit!r}\)'
+    with pytest.raises(errors.UserError, match=match):
+      alexnet_jax.load(run[0])
+    assert getattr(jax.config, option) == value  # it is the user's
+  finally:
+    jax.config.update(option, fit)
+
+
 def test_import_waits_for_no_library():
   program = 'import sys, alexnet_jax; sys.exit("numpy" in sys.modules)'
   subprocess.run([sys.executable, '-c', program], cwd=ROOT, check=True)
