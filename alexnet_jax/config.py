@@ -132,19 +132,25 @@ def base() -> ml_collections.ConfigDict:
   config.optimizer.decay_multipliers = {}
 
   config.schedule = ml_collections.ConfigDict()
-  # 'epochs', 'four_step' or 'plateau', see alexnet_jax/optim.py.
+  # A form that lasts the whole run: 'linear', 'exp', 'dexp' or 'jdexp', see
+  # alexnet_jax/optim.py. 'epochs' has drops alone, 'plateau' none.
   config.schedule.name = 'epochs'
-  # For 'epochs': pairs (epoch, factor). The rate is multiplied by each factor
-  # from its epoch on.
+  # Pairs (epoch, factor), on top of the form. The rate is multiplied by each
+  # factor from its epoch on.
   config.schedule.drops = ()
-  # For 'epochs': whether the biases' rates take the same drops; if not, they
-  # take bias_drops.
-  config.schedule.biases_drop_alike = True
-  config.schedule.bias_drops = ()
+  # For 'linear' to 'jdexp': the first rate divided by the last.
+  config.schedule.total_factor = 250.0
+  # For 'dexp' and 'jdexp': number of constant rates.
+  config.schedule.levels = 4
+  # The same for the biases' rates. With the name '' they follow the weights'.
+  config.schedule.biases = {
+    'name': '',
+    'drops': (),
+    'total_factor': 10.0,
+    'levels': 2,
+  }
   # Further pairs (epoch, factor), by the same names as rate_multipliers.
   config.schedule.layer_drops = {}
-  # For 'four_step': the first rate divided by the last.
-  config.schedule.total_factor = 250.0
   # For 'plateau': evaluations without an improvement of min_delta before a
   # drop.
   config.schedule.patience = 3
@@ -173,6 +179,7 @@ def conv(features: int, kernel: int, **fields) -> ml_collections.ConfigDict:
       'init_std': 0.01,
       'init_bias': 0.0,
       'after': ('act',),
+      'keep': 0.0,  # of its dropout; 0 for model.keep
     }
     | fields
   )
@@ -193,6 +200,7 @@ def dense(features: int, **fields) -> ml_collections.ConfigDict:
       'init_std': 0.01,
       'init_bias': 0.0,
       'after': ('act',),
+      'keep': 0.0,
     }
     | fields
   )
@@ -287,9 +295,8 @@ WITHOUT_EFFECT = (
   'eval.step',
 )
 _LENGTHS = ('num_epochs', 'train_steps')
-# Fields that the drops of a schedule depend on.
-_RATES_FOLLOW = {
-  'four_step': _LENGTHS,
+# Fields that the rates of a schedule depend on.
+_RATES_FOLLOW = dict.fromkeys(('linear', 'exp', 'dexp', 'jdexp'), _LENGTHS) | {
   'plateau': ('eval_every_epochs', 'eval_every_steps', 'eval.views'),
 }
 # Fields that --mode=eval may be given, beside all of `eval`.
@@ -307,14 +314,14 @@ def changes_nothing_done(name: str) -> bool:
   return name in (*WITHOUT_EFFECT, *_LENGTHS)
 
 
-def is_resumable(name: str, schedule: str) -> bool:
+def is_resumable(name: str, *schedules: str) -> bool:
   """Returns whether a resumed run may have another value.
 
   Args:
     name: Name of a field, as 'data.dir'.
-    schedule: Name of the run's schedule.
+    *schedules: Names of the schedules of the run's weights and biases.
   """
-  if name in _RATES_FOLLOW.get(schedule, ()):
+  if any(name in _RATES_FOLLOW.get(schedule, ()) for schedule in schedules):
     return False
   is_later = '_every_' in name or name.startswith('eval.')
   return is_later or changes_nothing_done(name)

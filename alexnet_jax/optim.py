@@ -19,6 +19,8 @@ import ml_collections
 import optax
 
 Tree = Any
+# Forms of a schedule that need no evaluations, see `_form`.
+FORMS = ('epochs', 'linear', 'exp', 'dexp', 'jdexp')
 
 
 def update_rule(momentum: float, decays: Tree) -> optax.GradientTransformation:
@@ -114,9 +116,8 @@ def create_learning_rate_fn(
   """Returns the learning rate of every parameter as a function of the step.
 
   Args:
-    config: Config of the run. Its `schedule.name` is 'epochs' (drops at given
-      epochs), 'four_step' (the source's hands-off schedule, CHM #170) or
-      'plateau'.
+    config: Config of the run, whose `schedule` has a form (see `FORMS`, or
+      'plateau'), drops on top of it, and further drops by layer.
     steps_from_epochs: Function that turns a number of epochs into steps.
     num_steps: Steps of the whole run.
 
@@ -130,12 +131,16 @@ def create_learning_rate_fn(
     return _piecewise((steps_from_epochs(epoch), f) for epoch, f in pairs)
 
   initial_bias_rate = optimizer.learning_rate * optimizer.bias_rate_multiplier
-  weight_drops, bias_drops = _base_schedules(schedule, drops, num_steps)
+  of_biases = schedule.biases if schedule.biases.name else schedule
+  weight_form, weight_drops = _form(schedule, num_steps), drops(schedule.drops)
+  bias_form, bias_drops = _form(of_biases, num_steps), drops(of_biases.drops)
   layer_drops = {name: drops(p) for name, p in schedule.layer_drops.items()}
 
   def rates(step: jax.Array, scale: jax.Array, params: Tree) -> Tree:
-    weight_rate = optimizer.learning_rate * weight_drops(step) * scale
-    bias_rate = initial_bias_rate * bias_drops(step) * scale
+    weight_scale = weight_form(step) * weight_drops(step) * scale
+    weight_rate = optimizer.learning_rate * weight_scale
+    bias_scale = bias_form(step) * bias_drops(step) * scale
+    bias_rate = initial_bias_rate * bias_scale
 
     def rate(path, _):
       result = weight_rate if path[1].key == 'kernel' else bias_rate
@@ -158,24 +163,49 @@ def _piecewise(pairs: Iterable[tuple[int, float]]) -> optax.Schedule:
   return optax.piecewise_constant_schedule(1.0, factors)
 
 
-def _base_schedules(
-  schedule: ml_collections.ConfigDict, drops: Callable, num_steps: int
-) -> tuple[optax.Schedule, optax.Schedule]:
-  """Returns the schedules of the weights' and of the biases' rates."""
-  if schedule.name == 'epochs':
-    alike = schedule.biases_drop_alike
-    bias_pairs = schedule.drops if alike else schedule.bias_drops
-    return drops(schedule.drops), drops(bias_pairs)
-  if schedule.name == 'four_step':
-    quarters = [-(-num_steps * i // 4) for i in (1, 2, 3)]
-    factor = schedule.total_factor ** (-1 / 3)
-    return (
-      _piecewise((step, factor) for step in quarters),
-      _piecewise([(quarters[1], 0.1)]),
-    )
-  if schedule.name == 'plateau':  # which scales rates after evaluations
-    return optax.constant_schedule(1.0), optax.constant_schedule(1.0)
-  raise ValueError(f'schedule.name={schedule.name!r} has no rates here.')
+def _form(
+  schedule: ml_collections.ConfigDict, num_steps: int
+) -> optax.Schedule:
+  """Returns the factor of the first rate as a function of the step.
+
+  Where a share p of all steps is done, with a total factor F and S levels, it
+  is (CHM src/lr.cu, where p moves on once in a data file)
+
+      linear   (1 - p) + p / F
+      exp      F^(-p)
+      dexp     r(i) = F^(-i / (S - 1)) in level i, from p = i / S on
+      jdexp    sqrt(r(i) r(i - 1)) in the second half of each level i >= 1
+               where .2 < p < .9, otherwise as dexp
+
+  and 1 for 'epochs' and 'plateau'. CHM has two kinds of jdexp; this is the
+  second, which it compiles.
+  """
+  factor, levels = schedule.total_factor, schedule.levels
+  if schedule.name == 'linear':
+    return optax.linear_schedule(1.0, 1 / factor, num_steps)
+  if schedule.name == 'exp':
+    return optax.exponential_decay(1.0, num_steps, 1 / factor)
+  if schedule.name not in ('dexp', 'jdexp'):
+    return optax.constant_schedule(1.0)
+  changes = [(Fraction(level, levels), 1.0) for level in range(1, levels)]
+  if schedule.name == 'jdexp':
+    changes += _jumps(levels)
+  fall = factor ** (-1 / (levels - 1))
+  return _piecewise((math.ceil(num_steps * p), fall**n) for p, n in changes)
+
+
+def _jumps(levels: int) -> list[tuple[Fraction, float]]:
+  """Returns the shares p at which jdexp jumps up, and back down.
+
+  Each has its size in falls from level to level.
+  """
+  jumps = []
+  for level in range(1, levels):
+    start = max(Fraction(2 * level + 1, 2 * levels), Fraction(1, 5))
+    end = min(Fraction(level + 1, levels), Fraction(9, 10))
+    if start < end:
+      jumps += [(start, -0.5), (end, 0.5)]
+  return jumps
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from alexnet_jax import errors
+from alexnet_jax import errors, optim
 from alexnet_jax.data import images, records
 from alexnet_jax.models import alexnet
 
@@ -15,7 +15,8 @@ _CHOICES = {
   'data.color_noise': ('none', 'paper', 'source'),
   'eval.views': (1, 10),
   'eval.split': ('train', 'validation'),
-  'schedule.name': ('epochs', 'four_step', 'plateau'),
+  'schedule.name': ('plateau', *optim.FORMS),
+  'schedule.biases.name': ('', *optim.FORMS),
 }
 # Lowest and highest value of a field.
 _RANGES = {
@@ -51,6 +52,9 @@ _RANGES = {
   'optimizer.momentum': (0, 1),
   'optimizer.weight_decay': (0, 1e6),
   'schedule.total_factor': (1, 1e6),
+  'schedule.levels': (2, 100),
+  'schedule.biases.total_factor': (1, 1e6),
+  'schedule.biases.levels': (2, 100),
   'schedule.patience': (1, 10**6),
   'schedule.min_delta': (0, 1),
   'eval.step': (0, 2**31 - 1),
@@ -66,6 +70,7 @@ _KINDS = ('kernel', 'bias')
 _ROW_RANGES = {
   'init_std': (0, 1e6),
   'init_bias': (-1e6, 1e6),
+  'keep': (1e-6, 1),
   'features': (1, 10**6),
   'kernel': (1, 4096),
   'stride': (1, 4096),
@@ -96,7 +101,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
   _check_layers(config)
   _check_schedule(config.schedule)
   _check_drops('schedule.drops', config.schedule.drops)
-  _check_drops('schedule.bias_drops', config.schedule.bias_drops)
+  _check_drops('schedule.biases.drops', config.schedule.biases.drops)
   for name, pairs in config.schedule.layer_drops.items():
     _check_drops(f'schedule.layer_drops.{name}', pairs)
 
@@ -175,17 +180,16 @@ def _check_padding(name: str, padding: Sequence[int]) -> None:
 
 def _check_schedule(schedule: ml_collections.ConfigDict) -> None:
   """Refuses drops that the schedule does not read."""
-  if schedule.drops and schedule.name != 'epochs':
+  if schedule.drops and schedule.name == 'plateau':
     raise errors.UserError(
-      f'schedule.drops={schedule.drops} but schedule.name={schedule.name}, '
-      'which makes its own; give schedule.name=epochs, or schedule.drops=().'
+      f'schedule.drops={schedule.drops} but schedule.name=plateau, which makes '
+      'its own; give schedule.name=epochs, or schedule.drops=().'
     )
-  alike = schedule.biases_drop_alike or schedule.name != 'epochs'
-  if schedule.bias_drops and alike:
+  if schedule.biases.drops and not schedule.biases.name:
     raise errors.UserError(
-      f'schedule.bias_drops={schedule.bias_drops} but biases do not read them; '
-      'give schedule.name=epochs and schedule.biases_drop_alike=False, or '
-      'schedule.bias_drops=().'
+      f'schedule.biases.drops={schedule.biases.drops} but biases follow the '
+      "weights' schedule; give schedule.biases.name=epochs, or "
+      'schedule.biases.drops=().'
     )
 
 

@@ -43,6 +43,6 @@ def get_config(data: str = 'imagenet2012') -> ml_collections.ConfigDict:
   config.num_epochs = 91.0
   config.schedule.name = 'epochs'
   config.schedule.drops = ((25, 0.1), (51, 0.1), (79, 0.1))
-  config.schedule.biases_drop_alike = False
+  config.schedule.biases.name = 'epochs'  # constant
   config.schedule.layer_drops = {'conv1': ((67, 0.1), (72, 0.0))}
   return config

@@ -49,5 +49,5 @@ def get_config(data: str = 'cifar10') -> ml_collections.ConfigDict:
   config.data.flip = False
   config.num_epochs = 140.0
   config.schedule.drops = ((120, 0.1), (130, 0.1))
-  config.schedule.biases_drop_alike = False  # docs/Methodology.md
+  config.schedule.biases.name = 'epochs'  # no drops: docs/Methodology.md
   return config

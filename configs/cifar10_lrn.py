@@ -53,5 +53,5 @@ def get_config(data: str = 'cifar10') -> ml_collections.ConfigDict:
   config.num_epochs = 160.0
   config.schedule.drops = ((140, 0.1), (150, 0.1))
   config.eval.views = 10
-  config.schedule.biases_drop_alike = False  # docs/Methodology.md
+  config.schedule.biases.name = 'epochs'  # no drops: docs/Methodology.md
   return config

@@ -149,6 +149,16 @@ def test_weights_for_other_crops_are_refused(run, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+def test_each_dropouts_factor_moves_into_the_next_weights():
+  config = tiny.get_config('')
+  config.model.conv4.update({'after': ('act', 'dropout'), 'keep': 0.8})
+  shapes = train_step.abstract_train_state(config).params
+  params = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes)
+  arrays = torch_layout.to_torch(config, params)
+  for layer, factor in (('conv4', 1), ('conv5', 0.8), ('fc6', 1), ('fc7', 0.5)):
+    np.testing.assert_allclose(arrays[f'{layer}.weight'], factor)
+
+
 def _apart(config):
   config.model.fc7.gather = False
 

@@ -206,15 +206,57 @@ def test_pretraining_has_the_published_rates(config, epoch, convolutions):
     (1001, 3, 0.1),
   ],
 )
-def test_four_step_schedule(step, weights, biases):
+def test_four_levels_fall_at_the_quarters(step, weights, biases):
   config = alexnet.get_config()
-  config.schedule.name = 'four_step'
+  config.schedule.update({'name': 'dexp', 'total_factor': 250.0, 'levels': 4})
+  config.schedule.biases.update({'name': 'dexp', 'total_factor': 10.0})
   rates = [
     rate(config, step, 'conv2', kind, num_steps=1002)
     for kind in ('kernel', 'bias')
   ]
   factors = [250 ** (-weights / 3), biases]
   assert rates == pytest.approx([0.01 * f for f in factors], rel=1e-6)
+
+
+def published_factor(form, p, factor, levels):
+  """CHM src/lr.cu, as notebook formulas: the factor of the first rate."""
+  if form == 'linear':
+    return (1 - p) + p / factor
+  if form == 'exp':
+    return factor**-p
+  of_level = [factor ** (-i / (levels - 1)) for i in range(levels)]
+  level = next(i for i in range(levels) if p <= (i + 1) / levels)
+  is_second_half = p > (level + 0.5) / levels
+  if form == 'jdexp' and level > 0 and is_second_half and 0.2 < p < 0.9:
+    return math.sqrt(of_level[level] * of_level[level - 1])
+  return of_level[level]
+
+
+@pytest.mark.parametrize('factor, levels', [(250.0, 4), (1000.0, 3), (10.0, 2)])
+@pytest.mark.parametrize('form', ['linear', 'exp', 'dexp', 'jdexp'])
+def test_forms_are_the_sources(form, factor, levels):
+  config = alexnet.get_config()
+  config.schedule.update(
+    {'name': form, 'total_factor': factor, 'levels': levels}
+  )
+  # One drop on top, after which biases and weights differ by it.
+  config.schedule.drops = ((0.1, 0.5),)
+  config.schedule.biases.name = form
+  config.schedule.biases.update({'total_factor': factor, 'levels': levels})
+  total, dropped = 2003, 1001  # a prime: p is no border of a level
+  from_epochs = functools.partial(
+    optim.epochs_to_steps, num_examples=IMAGENET, batch_size=128
+  )
+  rates = optim.create_learning_rate_fn(config, from_epochs, total)
+  params = {'conv2': {'kernel': 0.0, 'bias': 0.0}}
+  steps = jnp.arange(total)
+  of_conv2 = jax.vmap(lambda step: rates(step, 1.0, params))(steps)['conv2']
+  expected = np.array(
+    [published_factor(form, p, factor, levels) for p in steps / total]
+  )
+  np.testing.assert_allclose(of_conv2['bias'], 0.01 * expected, rtol=1e-5)
+  expected[dropped:] /= 2
+  np.testing.assert_allclose(of_conv2['kernel'], 0.01 * expected, rtol=1e-5)
 
 
 def test_plateau_scales_every_rate():

@@ -260,7 +260,10 @@ def test_numbers_that_explode_stop_the_run(data_dir, tmp_path):
     ('data.scale', 0.0, 'data.scale=0.0'),
     ('profile_steps', -1, 'profile_steps=-1'),
     ('schedule.name', 'cosine', "schedule.name='cosine'"),
-    ('schedule.bias_drops', ((1, 0.1),), 'schedule.bias_drops='),
+    ('schedule.biases.drops', ((1, 0.1),), 'schedule.biases.drops='),
+    ('schedule.biases.name', 'plateau', "schedule.biases.name='plateau'"),
+    ('schedule.levels', 1, 'schedule.levels=1'),
+    ('model.conv4.keep', 1.5, 'model.conv4.keep=1.5'),
   ],
 )
 def test_configs_that_cannot_work_are_refused(
@@ -288,11 +291,18 @@ def test_a_resumed_run_refuses_another_config(data_dir, tmp_path):
 
 @pytest.mark.parametrize(
   'schedule, field',
-  [('four_step', 'num_epochs'), ('plateau', 'eval_every_steps')],
+  [
+    ('linear', 'num_epochs'),
+    ('exp', 'train_steps'),
+    ('dexp', 'num_epochs'),
+    ('jdexp', 'num_epochs'),
+    ('plateau', 'eval_every_steps'),
+  ],
 )
 def test_what_rates_follow_is_settled(schedule, field):
-  assert config_lib.is_resumable(field, 'epochs')
-  assert not config_lib.is_resumable(field, schedule)
+  assert config_lib.is_resumable(field, 'epochs', '')
+  assert not config_lib.is_resumable(field, schedule, '')
+  assert not config_lib.is_resumable(field, 'epochs', schedule)  # biases
 
 
 def test_drops_that_a_schedule_has_not_are_refused(data_dir):
@@ -331,6 +341,8 @@ def test_runs_older_than_a_field_have_its_default(data_dir, tmp_path):
   path = tmp_path / 'config.json'
   older = json.loads(path.read_text())
   del older['init_from'], older['model']['lrn']['across_towers']
+  del older['model']['conv4']['keep'], older['schedule']['biases']
+  older['schedule'] |= {'biases_drop_alike': True, 'bias_drops': []}
   path.write_text(json.dumps(older))
   evaluation = files.evaluation_config(tmp_path, {})
   assert evaluation.init_from == ''

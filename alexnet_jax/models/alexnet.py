@@ -11,6 +11,7 @@ variant is a config. A row has
     init_std, init_bias
     after      operations that follow, in order: 'act', 'lrn', 'spatial_norm',
                'max_pool', 'avg_pool', 'dropout'
+    keep       probability that its dropout keeps a unit; 0 for the model's
 """
 
 import functools
@@ -57,6 +58,7 @@ def layer_table(
     row = ml_collections.ConfigDict(model[name].to_dict())
     row.after = tuple(op for op in row.after if op not in omit)
     row.gather = row.gather or gather
+    row.keep = row.get('keep') or model.keep
     gather = row.gather and name in omit
     if name not in omit:
       rows[name] = row
@@ -163,7 +165,7 @@ class AlexNet(nn.Module):
       x = [self.towers.gather(x)] * len(x)  # [N, H, W, C] of all towers
     x = self._layer(name, row, x)
     for operation in row.after:
-      x = self._operation(operation, name, x, index, train)
+      x = self._operation(operation, name, row.keep, x, index, train)
     return x
 
   def _layer(
@@ -195,13 +197,14 @@ class AlexNet(nn.Module):
     self,
     operation: str,
     name: str,
+    keep: float,
     x: layers.Towers,
     index: jax.Array | None,
     train: bool,
   ) -> layers.Towers:
     if operation == 'dropout':
       dropout = layers.TowerDropout(
-        self.config.keep, self.config.inverted_dropout, name=f'{name}_dropout'
+        keep, self.config.inverted_dropout, name=f'{name}_dropout'
       )
       return dropout(x, self.towers.ids(), index, train)
     if operation == 'lrn' and self.config.lrn.across_towers:

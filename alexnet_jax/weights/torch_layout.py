@@ -163,7 +163,7 @@ def _rename(arrays: Arrays, names: dict[str, str]) -> Arrays:
 
 
 def _layers(config: ml_collections.ConfigDict) -> Iterator[_Layer]:
-  model, channels, before = config.model, 3, ()
+  model, channels, before, keep = config.model, 3, (), 1.0
   for i, (name, row) in enumerate(alexnet.layer_table(model).items()):
     is_scaled = 'dropout' in before and not model.inverted_dropout
     _check_counterpart(model.towers, name, row, before if is_scaled else ())
@@ -172,9 +172,9 @@ def _layers(config: ml_collections.ConfigDict) -> Iterator[_Layer]:
       is_conv=row.kind == 'conv',
       towers=1 if row.kind == 'head' else model.towers,
       channels=channels * (model.towers if i > 0 and row.gather else 1),
-      keep=model.keep if is_scaled else 1.0,
+      keep=keep if is_scaled else 1.0,
     )
-    channels, before = row.get('features'), row.after
+    channels, before, keep = row.get('features'), row.after, row.keep
 
 
 def _check_counterpart(

@@ -49,7 +49,11 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
 
 
 # Fields of older configs that no longer exist.
-_RETIRED = ('checks',)
+_RETIRED = (
+  'checks',
+  'schedule.bias_drops',
+  'schedule.biases_drop_alike',
+)
 
 
 def read_preprocessing(
@@ -110,12 +114,12 @@ def _check_same(stored: dict, config: ml_collections.ConfigDict) -> None:
     flatten_config(stored),
     flatten_config(json.loads(config.to_json())),
   )
-  schedule = config.schedule.name
+  schedules = (config.schedule.name, config.schedule.biases.name)
   changed = [
     f'{name}: {old.get(name)!r} -> {new.get(name)!r}'
     for name in sorted(old.keys() | new.keys())
     if old.get(name) != new.get(name)
-    and not config_lib.is_resumable(name, schedule)
+    and not config_lib.is_resumable(name, *schedules)
   ]
   if changed:
     raise errors.UserError(
@@ -195,6 +199,8 @@ def _read_config(workdir: pathlib.Path) -> dict | None:
     _read_json(path), keep_empty_nodes=True, sep='.'
   )
   defaults = flatten_config(json.loads(config_lib.base().to_json()))
+  layers = stored.get('model.layers', [])[:-1]
+  defaults |= {f'model.{name}.keep': 0.0 for name in layers}
   for name in _RETIRED:
     stored.pop(name, None)
   return traverse_util.unflatten_dict(defaults | stored, sep='.')
