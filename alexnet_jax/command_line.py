@@ -224,7 +224,7 @@ def parse_flags(argv: list[str]) -> list[str]:
       if error.errno is not None:  # of printing --help
         raise
       raise errors.UserError(
-        f'--config names no readable file ({_one_line(error)}).'
+        f'--config names no readable file ({one_line(error)}).'
       ) from error
     except (
       flags.Error,
@@ -233,7 +233,7 @@ def parse_flags(argv: list[str]) -> list[str]:
       ValueError,
       TypeError,
     ) as error:
-      sentence = f'{_one_line(error)} (see --help).'
+      sentence = f'{one_line(error)} (see --help).'
       raise errors.UserError(_unknown_field(argv, error) or sentence) from error
   return arguments
 
@@ -245,7 +245,8 @@ def _check_config_file() -> None:
     config.lock()
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+  """Returns the message of an error without line breaks and quotes."""
   while error.args and isinstance(error.args[0], Exception):
     error = error.args[0]
   # A KeyError's text has quotes around the message.
@@ -259,7 +260,7 @@ def _unknown_field(argv: Sequence[str], error: Exception) -> str | None:
   The message of ml_collections has only the last part of the name. Returns None
   if the error is about something else.
   """
-  field, *hint = re.split(' (?=Did you mean)', _one_line(error))
+  field, *hint = re.split(' (?=Did you mean)', one_line(error))
   field = field.strip("'")
   for argument in argv:
     name = argument.partition('=')[0]

@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from alexnet_jax import errors, train_step, validate
-from experiments import ablations, lrn_cifar10
+from experiments import ablations, lrn_cifar10, sweep
 from experiments.sweeps import program, runner, table
 from experiments.sweeps.experiment import Experiment, Variant, plan
 
@@ -154,11 +154,16 @@ def test_a_finished_run_keeps_its_flags(checkout):
     assert len((checkout / 'runs/long/seed-0/starts').read_text()) == starts
 
 
+class _Flags(types.SimpleNamespace):
+  def __getitem__(self, name):
+    return getattr(self, name)
+
+
 def _given(**values):
   """Flags of a sweep."""
   defaults = {'workdir': None, 'results': None, 'sbatch': None, 'data': ''}
-  lists = {'variants': [], 'seeds': [], 'set': [], 'gpus': []}
-  return types.SimpleNamespace(**defaults | lists | values)
+  lists = {'variants': [], 'seeds': [], 'set': [], 'gpus': [], 'vary': []}
+  return _Flags(**defaults | lists | values)
 
 
 def _install(folder, name, script):
@@ -189,7 +194,7 @@ def test_slurm_trains_what_is_missing(checkout, monkeypatch, capsys):
     command = ['bash', str(script)]
     return subprocess.run(command, env=environment | variables).returncode
 
-  program._main(EXPERIMENT, [])
+  program.sweep(EXPERIMENT)
   said = capsys.readouterr().out
   assert said.splitlines()[-1] == f"sbatch '{script}'"
   lines = script.read_text().splitlines()
@@ -212,7 +217,7 @@ def test_slurm_trains_what_is_missing(checkout, monkeypatch, capsys):
   }
   # The same command makes the table of what there is.
   with pytest.raises(SystemExit) as ended:
-    program._main(EXPERIMENT, [])
+    program.sweep(EXPERIMENT)
   assert ended.value.code == 1
   assert '5 of 6 runs are not finished' in capsys.readouterr().out
   text = (workdir / 'results.md').read_text()
@@ -249,6 +254,121 @@ def test_wrong_flags_are_refused(tmp_path, monkeypatch, given, message):
   monkeypatch.setattr(program, '_FLAGS', _given(**given))
   with pytest.raises(errors.UserError, match=message):
     program._main(EXPERIMENT, [])
+
+
+@pytest.mark.parametrize(
+  'given, seeds',
+  [([], []), (['3'], [0, 1, 2]), (['4', '7'], [4, 7]), (['0', ''], [0])],
+)
+def test_seeds_are_counted_or_named(monkeypatch, given, seeds):
+  monkeypatch.setattr(program, '_FLAGS', _given(seeds=given))
+  assert program.seeds() == seeds
+
+
+# Its error is 10 times the rate, and .1 more for tanh, less a hundredth of the
+# seed.
+GRID_MAIN = """
+import json, pathlib, sys
+flags = dict(flag.lstrip('-').split('=', 1) for flag in sys.argv[1:])
+error = 10 * float(flags['config.optimizer.learning_rate'])
+error += .1 * (flags['config.model.activation'] == 'tanh')
+error -= .01 * int(flags['config.seed'])
+row = {'step': 9, 'epoch': 1, 'split': 'validation', 'top1_error': error}
+folder = pathlib.Path(flags['workdir'])
+(folder / 'metrics.jsonl').write_text(json.dumps(row) + chr(10))
+(folder / 'starts').open('a').write('x')
+"""
+
+
+def _sweep(workdir, monkeypatch, *argv, **given):
+  """Runs `experiments.sweep` with quickstart."""
+  argv = ['sweep.py', '--config=configs/quickstart.py:cifar10', *argv]
+  monkeypatch.setattr('sys.argv', argv)  # where overrides are looked for
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file('config', flag_values=values)
+  values(argv)
+  values = {'workdir': str(workdir), 'gpus': ['0'], 'config': values['config']}
+  for module in (program, sweep):
+    monkeypatch.setattr(module, '_FLAGS', _given(**values | given))
+  sweep.main([])
+
+
+def test_a_grid_ends_in_a_table_and_the_best_command(
+  checkout, monkeypatch, capsys
+):
+  (checkout / 'main.py').write_text(GRID_MAIN)
+  grid = ['model.activation=relu,tanh', 'optimizer.learning_rate=.03,.01']
+  for _ in range(2):  # the second time there is nothing left to train
+    with pytest.raises(SystemExit) as ended:
+      _sweep(
+        checkout / 'a',
+        monkeypatch,
+        '--config.num_epochs=5',
+        vary=grid,
+        seeds=['2'],
+      )
+    assert not ended.value.code
+  names = [
+    f'activation={activation} learning_rate={rate}'
+    for activation in ('relu', 'tanh')
+    for rate in ('0.03', '0.01')
+  ]
+  starts = {path.parent for path in checkout.glob('a/*/*/starts')}
+  assert starts == {
+    checkout / 'a' / name / f'seed-{seed}' for name in names for seed in (0, 1)
+  }
+  assert all((path / 'starts').read_text() == 'x' for path in starts)
+  # Paired differences are the same for both seeds.
+  text = (checkout / 'a/results.md').read_text()
+  assert f'| {names[0]} | 0.295 | 0.007071 |' in text
+  assert (
+    f'| {names[1]} | 0.095 | 0.007071 |  | 2 | -0.2000 | -0.2000 to' in text
+  )
+  assert (
+    f'| {names[2]} | 0.395 | 0.007071 |  | 2 | +0.1000 | +0.1000 to' in text
+  )
+  assert 'published' not in text
+  assert capsys.readouterr().out.splitlines()[-2:] == [
+    f'The lowest mean error is that of {names[1]}. Its best run:',
+    'python main.py --config=configs/quickstart.py:cifar10 '
+    f"'--workdir={checkout}/a/{names[1]}/seed-1' --config.num_epochs=5.0 "
+    '--config.model.activation=relu --config.optimizer.learning_rate=0.01 '
+    '--config.seed=1',
+  ]
+
+
+def test_values_with_commas_and_slashes_are_values(tmp_path):
+  grid = sweep.parse_grid(
+    [
+      'model.conv1.after=("act","lrn"),("act",)',
+      'init_from=runs/a,runs/b',
+      'model.conv2.after=("act",)',
+    ]
+  )
+  assert grid['model.conv1.after'] == [('act', 'lrn'), ('act',)]
+  assert grid['init_from'] == ['runs/a', 'runs/b']
+  variants = sweep.variants(grid)  # two fields end in the same word
+  assert len(variants) == 4
+  assert all('model.conv2.after=' in name for name in variants)
+  experiment = Experiment('x', '', 'configs/x.py', variants, data='')
+  runs = plan(experiment, tmp_path, seeds=[1])
+  assert {run.workdir.parent.parent for run in runs} == {tmp_path}
+  assert runs[0].flags[0] == '--config=configs/x.py'
+
+
+@pytest.mark.parametrize(
+  'given, message',
+  [
+    ({'vary': ['model.activaton=a']}, 'Did you mean "activation"'),
+    ({'vary': ['batch_size']}, '--vary=batch_size has no values'),
+    ({'vary': ['seed=1,2']}, '--vary=seed .* give --seeds'),
+    ({'vary': ['model.omit=,lrn'], 'set': ['model.omit=']}, 'would undo'),
+    ({'seeds': ['0']}, '--seeds=0 is no number of seeds'),
+  ],
+)
+def test_wrong_grids_are_refused(tmp_path, monkeypatch, given, message):
+  with pytest.raises(errors.UserError, match=message):
+    _sweep(tmp_path, monkeypatch, **given)
 
 
 def _row(values):
@@ -328,9 +448,9 @@ def test_committed_tables_follow_from_committed_rows(
   committed = ROOT / 'experiments/results' / folder
   path = tmp_path / 'results.jsonl'
   path.write_bytes((committed / path.name).read_bytes())
-  given = _given(results=str(path), data=data)
+  given = _given(results=str(path))
   monkeypatch.setattr(program, '_FLAGS', given)
-  program._main(EXPERIMENTS[name], [])
+  program.sweep(EXPERIMENTS[name], data)
   expected = (committed / 'results.md').read_text()
   assert (tmp_path / 'results.md').read_text() == expected
   assert (tmp_path / 'plot.png').read_bytes().startswith(b'\x89PNG')
@@ -358,7 +478,7 @@ def test_other_files_are_no_results(tmp_path, monkeypatch, text):
   path.write_text(text)
   monkeypatch.setattr(program, '_FLAGS', _given(results=str(path)))
   with pytest.raises(errors.UserError, match='not the result of'):
-    program._main(EXPERIMENT, [])
+    program.sweep(EXPERIMENT)
 
 
 def _measure(workdir, logged):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import urllib.parse
 from collections.abc import Collection, Mapping, Sequence
 
 from alexnet_jax import errors
@@ -22,6 +23,9 @@ class Variant:
       `Experiment.small` trains.
     published: Published top-1 error, or None.
     source: Where the number, or the run, was published.
+    config: Base config, or '' for the experiment's.
+    start: Variant whose weights, with the same seed, are the start; '' for
+      none.
   """
 
   overrides: Overrides = dataclasses.field(default_factory=dict)
@@ -29,6 +33,8 @@ class Variant:
   narrow: Overrides = dataclasses.field(default_factory=dict)
   published: float | None = None
   source: str = ''
+  config: str = ''
+  start: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Experiment:
     config: Base config of all variants, a file of configs/.
     variants: Variants by name. The others are compared with the first.
     overrides: Fields that all variants change.
-    data: Name of the data that the claim is about.
+    data: Name of the data that the claim is about; '' for the config's own.
     small: Fields of a narrow and short recipe, for each other data set that
       has one.
     pictures: Fields of a short recipe at full width for `folder=PATH`, or None
@@ -72,14 +78,14 @@ def plan(
 
   Args:
     experiment: Experiment to run.
-    workdir: Absolute path; each run gets VARIANT/seed-N in it.
+    workdir: Absolute path; each run gets a directory in it.
     data: Name of the data, or '' for the experiment's own.
     seeds: Seeds of each variant; by default the experiment's.
     overrides: Further fields of every run, which win over its recipe.
 
   Raises:
-    UserError: If the experiment has no recipe for the data, or `overrides`
-      has a field that makes a variant what it is.
+    UserError: If the experiment has no recipe for the data, `overrides` has a
+      field that makes a variant what it is, or a variant's start is missing.
   """
   data, overrides = data or experiment.data, overrides or {}
   recipes = {
@@ -92,13 +98,39 @@ def plan(
     runner.create_run(
       name,
       seed,
-      workdir / name / f'seed-{seed}',
-      f'{experiment.config}:{data}',
-      {**experiment.overrides, **recipe, **overrides},
+      _directory(workdir, name, seed),
+      f'{variant.config or experiment.config}:{data}'.removesuffix(':'),
+      {
+        **experiment.overrides,
+        **recipes[name],
+        **_origin(variant, workdir, seed, overrides),
+        **overrides,
+      },
     )
     for seed in seeds or experiment.seeds
-    for name, recipe in recipes.items()
+    for name, variant in experiment.variants.items()
   ]
+
+
+def _directory(workdir: pathlib.Path, variant: str, seed: int) -> pathlib.Path:
+  # Names of swept values may hold a slash.
+  name = urllib.parse.quote(variant, safe=' =,()')
+  return workdir / name / f'seed-{seed}'
+
+
+def _origin(
+  variant: Variant, workdir: pathlib.Path, seed: int, overrides: Overrides
+) -> Overrides:
+  """Returns the field that names the weights to start from, if any."""
+  if not variant.start or 'init_from' in overrides:
+    return {}
+  origin = _directory(workdir, variant.start, seed)
+  if not (origin / runner.FINISHED).exists():
+    raise errors.UserError(
+      f'{origin} holds no finished run of {variant.start}, whose weights are '
+      'the start; train it there first, or give --set=init_from=WORKDIR.'
+    )
+  return {'init_from': origin}
 
 
 def _recipe(experiment: Experiment, variant: Variant, data: str) -> Overrides:

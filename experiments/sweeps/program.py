@@ -23,6 +23,10 @@ ones.
 
 trains nothing. It rewrites results.md and plot.png beside that file, from its
 rows.
+
+    --seeds=3
+
+trains with seeds 0, 1 and 2; --seeds=4,7 with these two.
 """
 
 import dataclasses
@@ -53,7 +57,11 @@ _Parsed = TypeVar('_Parsed')
 def define_flags() -> None:
   """Defines the flags of every program that trains several runs."""
   flags.DEFINE_string('workdir', None, 'Directory of all runs.')
-  flags.DEFINE_list('seeds', [], 'Seeds; each variant has a run for each.')
+  flags.DEFINE_list(
+    'seeds',
+    [],
+    'How many seeds each variant has, as 3, or which, as 4,7; one as 4,',
+  )
   flags.DEFINE_multi_string(
     'set', [], 'FIELD=VALUE of every config, as --set=num_epochs=5.'
   )
@@ -71,42 +79,55 @@ def define_flags() -> None:
   )
 
 
-def _define_sweep_flags() -> None:
+def define_sweep_flags() -> None:
+  """Defines the flags of `sweep`."""
   define_flags()
-  flags.DEFINE_string(
-    'data', '', "Data other than the claim's: cifar10, shapes or folder=PATH."
-  )
-  flags.DEFINE_list('variants', [], 'Variants to train; by default all.')
   flags.DEFINE_string(
     'sbatch', None, 'Options of sbatch. Writes a script; trains nothing.'
   )
 
 
+def define_data_flag() -> None:
+  """Defines --data, for experiments with a recipe for other data."""
+  flags.DEFINE_string(
+    'data', '', "Data other than the claim's: cifar10, shapes or folder=PATH."
+  )
+
+
 def run(experiment: Experiment) -> None:
   """Runs an experiment as the command line says."""
-  main = functools.partial(_main, experiment)
-  command_line.run(main, _define_sweep_flags)
+  command_line.run(functools.partial(_main, experiment), _define_flags)
+
+
+def _define_flags() -> None:
+  define_sweep_flags()
+  define_data_flag()
+  flags.DEFINE_list('variants', [], 'Variants to train; by default all.')
 
 
 def _main(experiment: Experiment, _) -> None:
-  if _FLAGS.results:
-    rows = read_results(as_result)
-    rewrite(*create_table(experiment, rows, _FLAGS.data))
-    return
   names = chosen('variants', experiment.variants)
   variants = {name: experiment.variants[name] for name in names}
-  experiment = dataclasses.replace(experiment, variants=variants)
+  sweep(dataclasses.replace(experiment, variants=variants), _FLAGS.data)
+
+
+def sweep(experiment: Experiment, data: str = '') -> None:
+  """Trains all variants, or does what --results or --sbatch says instead.
+
+  Args:
+    experiment: Experiment with the variants to train.
+    data: Name of the data to train on; '' for the experiment's own.
+  """
+  if _FLAGS.results:
+    rewrite(*create_table(experiment, read_results(as_result), data))
+    return
   runs = plan(
-    experiment,
-    workdir(),
-    data=_FLAGS.data,
-    seeds=seeds(),
-    overrides=overrides(),
+    experiment, workdir(), data=data, seeds=seeds(), overrides=overrides()
   )
   if _FLAGS.sbatch is None:
-    finish(experiment, runs, execute_all(runs), _FLAGS.data)
+    finish(experiment, runs, execute_all(runs), data)
   else:
-    _use_slurm(experiment, runs)
+    _use_slurm(experiment, runs, data)
 
 
 def chosen(flag: str, names: Iterable[str]) -> list[str]:
@@ -130,7 +151,14 @@ def workdir() -> pathlib.Path:
 
 def seeds() -> list[int]:
   """Returns the seeds of --seeds; an empty list if there are none."""
-  return command_line.whole_numbers('seeds', _FLAGS.seeds)
+  given = [text for text in _FLAGS.seeds if text]
+  numbers = command_line.whole_numbers('seeds', given)
+  if numbers == [0] and len(_FLAGS.seeds) == 1:
+    raise errors.UserError(
+      '--seeds=0 is no number of seeds; give one, as 3, or write 0, for the '
+      'seed 0 alone.'
+    )
+  return list(range(*numbers)) if len(_FLAGS.seeds) == 1 else numbers
 
 
 def overrides() -> dict[str, str]:
@@ -166,7 +194,9 @@ def _visible_gpus() -> list[str]:
   return list(names)[:count]
 
 
-def _use_slurm(experiment: Experiment, runs: Sequence[runner.Run]) -> None:
+def _use_slurm(
+  experiment: Experiment, runs: Sequence[runner.Run], data: str
+) -> None:
   """Writes a script for the missing runs, and the results of the others."""
   if _FLAGS.gpus:
     raise errors.UserError(
@@ -184,7 +214,7 @@ def _use_slurm(experiment: Experiment, runs: Sequence[runner.Run]) -> None:
     print(f'sbatch {shlex.quote(str(path))}')
   if ended:
     results = [*runner.execute_all(ended, [{}]), *map(_unfinished, missing)]
-    finish(experiment, runs, results, _FLAGS.data)
+    finish(experiment, runs, results, data)
 
 
 def _unfinished(run: runner.Run) -> runner.Result:
@@ -198,6 +228,8 @@ def finish(
   data: str = '',
 ) -> None:
   """Writes all results, and exits with code 1 if a run has none.
+
+  Prints the table and the command of the best run.
 
   Args:
     experiment: Experiment of the runs.
@@ -215,6 +247,12 @@ def finish(
   text, chart = create_table(experiment, rows, data)
   write_results(rows, text, chart, [run.workdir for run in runs])
   print(text)
+  best = table.best(rows)
+  if best:
+    command = shlex.join(('python', 'main.py', *by_name[best].flags))
+    print(
+      f'The lowest mean error is that of {best[0]}. Its best run:\n{command}'
+    )
   sys.exit(any(row['status'] == 'failed' for row in rows))
 
 

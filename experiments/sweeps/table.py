@@ -1,5 +1,6 @@
 """The table of a sweep, with published numbers beside ours, and its plot."""
 
+import collections
 import dataclasses
 import math
 import statistics
@@ -99,6 +100,25 @@ def _row(
   )
 
 
+def best(results: Sequence[runner.Result]) -> tuple[str, int] | None:
+  """Returns the best run of the variant with the lowest mean error.
+
+  Args:
+    results: One mapping for each run, as `runner.measure` returns it.
+
+  Returns:
+    Variant and seed, or None if no run has finished.
+  """
+  finished = [r for r in results if r['status'] == 'finished']
+  values = collections.defaultdict(dict)
+  for result in finished:
+    values[result['variant']][result['seed']] = result['value']
+  if not values:
+    return None
+  variant = min(values, key=lambda name: _mean(list(values[name].values())))
+  return variant, min(values[variant], key=values[variant].get)
+
+
 def differences(row: Row, baseline: Row) -> list[float]:
   """Returns the variant's error minus the baseline's for each common seed."""
   common = [seed for seed in row.values if seed in baseline.values]
@@ -157,10 +177,14 @@ def markdown(experiment: Experiment, table: Sequence[Row], data: str) -> str:
   failures = [
     f'- {row.variant}, {failure}' for row in table for failure in row.failures
   ]
+  known = any(row.published is not None for row in table)
+  head = _HEAD if known else _HEAD[:-2]
   sources = [f'- {row.variant}: {row.source}' for row in table if row.source]
   parts = [
     experiment.claim,
-    tables.markdown(_HEAD, [_cells(row, baseline) for row in table]),
+    tables.markdown(
+      head, [_cells(row, baseline)[: len(head)] for row in table]
+    ),
     'Training errors are of the last epoch, with the dropout and augmentation '
     'that it had.',
     *_about_intervals(table),
