@@ -127,6 +127,7 @@ def base() -> ml_collections.ConfigDict:
   config.optimizer.weight_decay = 0.0005
   # Factors of rates: by layer ('conv1'), or of its weights or biases alone
   # ('conv1/kernel', 'conv1/bias'), on top of the layer's. A rate of 0 freezes.
+  # As a flag: --config.optimizer.rate_multipliers["conv1/kernel"]=0
   config.optimizer.rate_multipliers = {}
   # Factors of weight_decay, by the same names.
   config.optimizer.decay_multipliers = {}

@@ -100,7 +100,9 @@ def _names(path: tuple) -> tuple[str, str]:
   return layer, f'{layer}/{kind}'
 
 
-def epochs_to_steps(epochs: float, num_examples: int, batch_size: int) -> int:
+def epochs_to_steps(
+  epochs: float | Fraction, num_examples: int, batch_size: int
+) -> int:
   """Returns ceil(epochs * num_examples / batch_size), in exact arithmetic."""
   return math.ceil(Fraction(str(epochs)) * num_examples / batch_size)
 
@@ -110,7 +112,7 @@ LearningRateFn = Callable[[jax.Array, jax.Array, Tree], Tree]
 
 def create_learning_rate_fn(
   config: ml_collections.ConfigDict,
-  steps_from_epochs: Callable[[float], int],
+  steps_from_epochs: Callable[[float | Fraction], int],
   num_steps: int,
 ) -> LearningRateFn:
   """Returns the learning rate of every parameter as a function of the step.
@@ -130,10 +132,19 @@ def create_learning_rate_fn(
   def drops(pairs) -> optax.Schedule:
     return _piecewise((steps_from_epochs(epoch), f) for epoch, f in pairs)
 
+  def form(schedule: ml_collections.ConfigDict) -> optax.Schedule:
+    return _form(schedule, num_steps, steps_from_share)
+
+  def steps_from_share(share: Fraction) -> int:
+    # The same step as that of a drop at this epoch.
+    if config.train_steps:
+      return math.ceil(config.train_steps * share)
+    return steps_from_epochs(Fraction(str(config.num_epochs)) * share)
+
   initial_bias_rate = optimizer.learning_rate * optimizer.bias_rate_multiplier
   of_biases = schedule.biases if schedule.biases.name else schedule
-  weight_form, weight_drops = _form(schedule, num_steps), drops(schedule.drops)
-  bias_form, bias_drops = _form(of_biases, num_steps), drops(of_biases.drops)
+  weight_form, weight_drops = form(schedule), drops(schedule.drops)
+  bias_form, bias_drops = form(of_biases), drops(of_biases.drops)
   layer_drops = {name: drops(p) for name, p in schedule.layer_drops.items()}
 
   def rates(step: jax.Array, scale: jax.Array, params: Tree) -> Tree:
@@ -164,11 +175,13 @@ def _piecewise(pairs: Iterable[tuple[int, float]]) -> optax.Schedule:
 
 
 def _form(
-  schedule: ml_collections.ConfigDict, num_steps: int
+  schedule: ml_collections.ConfigDict,
+  num_steps: int,
+  steps_from_share: Callable[[Fraction], int],
 ) -> optax.Schedule:
   """Returns the factor of the first rate as a function of the step.
 
-  Where a share p of all steps is done, with a total factor F and S levels, it
+  Where a share p of the run is done, with a total factor F and S levels, it
   is (CHM src/lr.cu, where p moves on once in a data file)
 
       linear   (1 - p) + p / F
@@ -179,6 +192,11 @@ def _form(
 
   and 1 for 'epochs' and 'plateau'. CHM has two kinds of jdexp; this is the
   second, which it compiles.
+
+  Args:
+    schedule: `config.schedule`, or its `biases`.
+    num_steps: Steps of the whole run.
+    steps_from_share: Function that turns a share of the run into steps.
   """
   factor, levels = schedule.total_factor, schedule.levels
   if schedule.name == 'linear':
@@ -191,7 +209,7 @@ def _form(
   if schedule.name == 'jdexp':
     changes += _jumps(levels)
   fall = factor ** (-1 / (levels - 1))
-  return _piecewise((math.ceil(num_steps * p), fall**n) for p, n in changes)
+  return _piecewise((steps_from_share(p), fall**n) for p, n in changes)
 
 
 def _jumps(levels: int) -> list[tuple[Fraction, float]]:

@@ -18,35 +18,35 @@ about 10,000 pictures:
         --data=folder=/my/imagenette --seeds=1,2,3
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
+from experiments import notebook
 from experiments.sweeps import program
 from experiments.sweeps.experiment import Experiment, Variant
 
-_BASELINE = Variant(published=0.40664, source='CHM layer-params-145.cfg')
 
-_NARROW = {
-  'conv1': 12,
-  'conv2': 24,
-  'conv3': 32,
-  'conv4': 32,
-  'conv5': 24,
-  'fc6': 128,
-  'fc7': 128,
-}
-_FAST_START = {
-  'model.init': 'he',
-  'data.scale': 64.0,
+def _published(run: str, **changed) -> Variant:
+  """Returns a run of the notebook with its source.
+
+  Args:
+    run: Name of the run.
+    **changed: Fields of the variant to replace.
+  """
+  source = {'source': f'CHM layer-params-{run}.cfg'}
+  return dataclasses.replace(notebook.variant(run), **source | changed)
+
+
+_BASELINE = _published('145')
+_FIRST_RATE = {
   'optimizer.learning_rate': 0.005,
   'schedule.layer_drops.conv1': (),
-  **{f'model.{layer}.init_bias': 0.0 for layer in _NARROW},
 }
 _SMALL = {
-  **_FAST_START,
-  **{f'model.{layer}.features': count for layer, count in _NARROW.items()},
+  **notebook.NARROW,
+  **_FIRST_RATE,
   'batch_size': 64,
   'data.color_noise_epochs': 0.0,
-  'eval.views': 1,
 }
 _TEN_EPOCHS = _SMALL | {
   'num_epochs': 10.0,
@@ -57,12 +57,16 @@ _FEW_IMAGES = _SMALL | {
   'num_epochs': 60.0,
   'schedule.drops': ((6, 2.0), (48, 0.1)),
 }
-_PICTURES = _FAST_START | {
-  'num_epochs': 40.0,
-  'schedule.drops': ((1, 2.0), (26, 0.1), (36, 0.1)),
-  'data.color_noise_epochs': 30.0,
-  'eval_every_epochs': 2.0,
-}
+_PICTURES = (
+  notebook.FAST_START
+  | _FIRST_RATE
+  | {
+    'num_epochs': 40.0,
+    'schedule.drops': ((1, 2.0), (26, 0.1), (36, 0.1)),
+    'data.color_noise_epochs': 30.0,
+    'eval_every_epochs': 2.0,
+  }
+)
 
 
 def _ablation(
@@ -99,17 +103,7 @@ _LRN = _ablation(
   {
     'with': _BASELINE,
     # #148 has neither LRN nor the spatial norm.
-    'without': Variant(
-      {'model.omit': 'lrn,spatial_norm'},
-      {
-        'num_epochs': 97.0,
-        'schedule.drops': ((22, 0.1), (44, 0.1), (86, 0.1)),
-        'schedule.layer_drops.conv1': ((69, 0.1), (73, 0.0)),
-        'data.color_noise_epochs': 69.0,
-      },
-      published=0.42034,
-      source='CHM layer-params-148.cfg',
-    ),
+    'without': _published('148'),
   },
 )
 
@@ -119,25 +113,7 @@ _POOLING = _ablation(
   '0.3%" (paper section 3.4).',
   {
     'overlapping': _BASELINE,
-    # In #147 conv2 is padded by 1 and conv5 not at all, so that its last maps
-    # are as large as the baseline's. The sides are 55-28-26-13-13-13-11-6 (CHM
-    # layers-147.cfg).
-    'not overlapping': Variant(
-      {
-        'model.pool.size': 2,
-        'model.pool.ceil': True,
-        'model.conv2.padding': (1, 1),
-        'model.conv5.padding': (0, 0),
-      },
-      {
-        'num_epochs': 90.0,
-        'schedule.drops': ((23, 0.1), (51, 0.1), (79, 0.1)),
-        'schedule.layer_drops.conv1': ((79, 0.0),),
-        'data.color_noise_epochs': 0.0,
-      },
-      published=0.41058,
-      source='CHM layer-params-147.cfg',
-    ),
+    'not overlapping': _published('147'),
   },
 )
 
@@ -150,52 +126,15 @@ _TOWERS = _ablation(
     'two towers': _BASELINE,
     # #145-half has half of the maps, but conv5 and the fully-connected layers
     # stay whole.
-    'one tower': Variant(
-      {
-        'model.towers': 1,
-        'model.conv5.features': 256,
-        'model.fc6.features': 4096,
-        'model.fc7.features': 4096,
-      },
-      {
-        'num_epochs': 96.0,
-        'schedule.drops': ((20, 0.1), (48, 0.1), (79, 0.1)),
-        'schedule.layer_drops.conv1': ((66, 0.1), (72, 0.0)),
-        'data.color_noise_epochs': 66.0,
-      },
-      {
-        'model.conv5.features': 48,
-        'model.fc6.features': 256,
-        'model.fc7.features': 256,
-      },
+    'one tower': _published(
+      '145-half',
+      published=None,
       source='CHM layer-params-145-half.cfg, of ILSVRC-2010: 0.3917, where two '
       'towers have 0.3747; its last drop is assumed, at epoch 79',
     ),
     # In #150 conv2 has 160 maps a column, fc6 4,096 units and fc7 2,048. The
     # columns meet at fc8 alone.
-    'two towers apart': Variant(
-      {
-        'model.conv3.gather': False,
-        'model.fc6.gather': False,
-        'model.fc7.gather': False,
-        'model.conv2.features': 160,
-        'model.fc6.features': 4096,
-        'model.fc7.features': 2048,
-      },
-      {
-        'num_epochs': 92.0,
-        'schedule.drops': ((25, 0.1), (49, 0.1), (79, 0.1)),
-        'schedule.layer_drops.conv1': ((66, 0.1), (72, 0.0)),
-        'data.color_noise_epochs': 66.0,
-      },
-      {
-        'model.conv2.features': 30,
-        'model.fc6.features': 256,
-        'model.fc7.features': 128,
-      },
-      published=0.4183,
-      source='CHM layer-params-150.cfg',
-    ),
+    'two towers apart': _published('150'),
   },
 )
 

@@ -210,6 +210,7 @@ def test_four_levels_fall_at_the_quarters(step, weights, biases):
   config = alexnet.get_config()
   config.schedule.update({'name': 'dexp', 'total_factor': 250.0, 'levels': 4})
   config.schedule.biases.update({'name': 'dexp', 'total_factor': 10.0})
+  config.train_steps = 1002
   rates = [
     rate(config, step, 'conv2', kind, num_steps=1002)
     for kind in ('kernel', 'bias')
@@ -244,6 +245,7 @@ def test_forms_are_the_sources(form, factor, levels):
   config.schedule.biases.name = form
   config.schedule.biases.update({'total_factor': factor, 'levels': levels})
   total, dropped = 2003, 1001  # a prime: p is no border of a level
+  config.train_steps = total
   from_epochs = functools.partial(
     optim.epochs_to_steps, num_examples=IMAGENET, batch_size=128
   )

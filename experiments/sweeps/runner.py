@@ -63,9 +63,15 @@ def create_run(
     overrides: Fields of the config to change, by name.
   """
   fields = {**overrides, 'seed': seed}
-  changed = [f'--config.{name}={value}' for name, value in fields.items()]
+  changed = [f'--config.{_path(name)}={v}' for name, v in fields.items()]
   flags = (f'--config={config}', f'--workdir={workdir}', *changed)
   return Run(variant, seed, workdir, flags)
+
+
+def _path(name: str) -> str:
+  """Returns the name of a field as a flag has it: a["b/c"] for a.b/c."""
+  parent, _, last = name.rpartition('.')
+  return f'{parent}["{last}"]' if '/' in last else name
 
 
 def execute_all(
