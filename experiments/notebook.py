@@ -467,6 +467,11 @@ def main(_) -> None:
   """Prints the table, or trains the runs of --run."""
   if _FLAGS.run:
     program.sweep(experiment(_FLAGS.run, _FLAGS.data), _FLAGS.data)
+  elif _FLAGS.workdir or _FLAGS.results:
+    raise errors.UserError(
+      '--run is missing; name the runs to train, as --run=145,167, or give no '
+      'flag for the table of all.'
+    )
   else:
     print(describe())
 

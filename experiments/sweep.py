@@ -94,6 +94,13 @@ def main(_) -> None:
   grid = parse_grid(_FLAGS.vary)
   for field in grid:
     _check_field(flag.value, field)
+  fixed = config_flags.get_override_values(flag)
+  for field in fixed:
+    if field == 'seed' or field in grid:
+      raise errors.UserError(
+        f'--config.{field}={fixed[field]} would undo --vary or --seeds; leave '
+        'it out.'
+      )
   path = config_flags.get_config_filename(flag)
   program.sweep(
     Experiment(
@@ -101,7 +108,7 @@ def main(_) -> None:
       f'Variants of {path}.',
       path,
       variants(grid),
-      overrides=config_flags.get_override_values(flag),
+      overrides=fixed,
       data='',
     )
   )

@@ -371,6 +371,12 @@ def test_wrong_grids_are_refused(tmp_path, monkeypatch, given, message):
     _sweep(tmp_path, monkeypatch, **given)
 
 
+@pytest.mark.parametrize('flag', ['--config.seed=1', '--config.batch_size=1'])
+def test_a_fixed_field_undoes_no_grid(tmp_path, monkeypatch, flag):
+  with pytest.raises(errors.UserError, match=f'{flag} would undo --vary'):
+    _sweep(tmp_path, monkeypatch, flag, vary=['batch_size=2,4'])
+
+
 def _row(values):
   return table.Row('x', dict(enumerate(values)), (), (), None, '')
 
