@@ -132,26 +132,25 @@ def create_learning_rate_fn(
   def drops(pairs) -> optax.Schedule:
     return _piecewise((steps_from_epochs(epoch), f) for epoch, f in pairs)
 
-  def form(schedule: ml_collections.ConfigDict) -> optax.Schedule:
-    return _form(schedule, num_steps, steps_from_share)
-
   def steps_from_share(share: Fraction) -> int:
     # The same step as that of a drop at this epoch.
     if config.train_steps:
       return math.ceil(config.train_steps * share)
     return steps_from_epochs(Fraction(str(config.num_epochs)) * share)
 
+  def factor_of(schedule: ml_collections.ConfigDict) -> optax.Schedule:
+    form = _form(schedule, num_steps, steps_from_share)
+    dropped = drops(schedule.drops)
+    return lambda step: form(step) * dropped(step)
+
   initial_bias_rate = optimizer.learning_rate * optimizer.bias_rate_multiplier
-  of_biases = schedule.biases if schedule.biases.name else schedule
-  weight_form, weight_drops = form(schedule), drops(schedule.drops)
-  bias_form, bias_drops = form(of_biases), drops(of_biases.drops)
+  weight_factor = factor_of(schedule)
+  bias_factor = factor_of(schedule.biases if schedule.biases.name else schedule)
   layer_drops = {name: drops(p) for name, p in schedule.layer_drops.items()}
 
   def rates(step: jax.Array, scale: jax.Array, params: Tree) -> Tree:
-    weight_scale = weight_form(step) * weight_drops(step) * scale
-    weight_rate = optimizer.learning_rate * weight_scale
-    bias_scale = bias_form(step) * bias_drops(step) * scale
-    bias_rate = initial_bias_rate * bias_scale
+    weight_rate = optimizer.learning_rate * weight_factor(step) * scale
+    bias_rate = initial_bias_rate * bias_factor(step) * scale
 
     def rate(path, _):
       result = weight_rate if path[1].key == 'kernel' else bias_rate
