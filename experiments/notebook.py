@@ -35,7 +35,7 @@ import dataclasses
 import functools
 import importlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import ml_collections
 from absl import flags
@@ -43,7 +43,7 @@ from absl import flags
 from alexnet_jax import command_line, errors
 from alexnet_jax.tools import tables
 from experiments.sweeps import program
-from experiments.sweeps.experiment import Experiment, Variant
+from experiments.sweeps.experiment import Experiment, Overrides, Variant
 
 _FLAGS = flags.FLAGS
 _TABLE = pathlib.Path(__file__).with_suffix('.tsv')
@@ -52,10 +52,10 @@ Data: ILSVRC-2010, -2012; Fall 2009, 2011 of ImageNet. Published: top-1/top-5
 errors on T10 (test of 2010), V10, V12 (validation), with m (ten views), c
 (centre), or ? (not said). † is inferred, ‡ derived from the numbers."""
 
-Fields = Mapping[str, object]
 
-
-def _staircase(a, b, noise, conv1, d, end) -> dict[str, object]:
+def _staircase(
+  a: int, b: int, noise: int, conv1: int, d: int, end: int
+) -> dict[str, object]:
   """Returns the fields of a schedule by hand.
 
   Args:
@@ -75,7 +75,7 @@ def _staircase(a, b, noise, conv1, d, end) -> dict[str, object]:
   }
 
 
-def _off(noise, conv1=0) -> dict[str, object]:
+def _off(noise: int, conv1: int = 0) -> dict[str, object]:
   """Returns the fields that end colour noise and freeze conv1, 0 for never."""
   return {
     'data.color_noise_epochs': float(noise),
@@ -84,7 +84,7 @@ def _off(noise, conv1=0) -> dict[str, object]:
 
 
 # The run or the config that a run is like, and what differs.
-FIELDS: dict[str, tuple[str, Fields]] = {
+FIELDS: dict[str, tuple[str, Overrides]] = {
   '145': ('configs/alexnet_2012.py', {}),
   '145-rate-back-up': (
     '145',
@@ -329,7 +329,7 @@ _FEW_EPOCHS, _EPOCHS_OF_A_FOLDER = 10.0, 40.0
 @functools.cache
 def table() -> dict[str, dict[str, str]]:
   """Returns the rows of notebook.tsv by run."""
-  with _TABLE.open() as file:
+  with _TABLE.open(encoding='utf-8') as file:
     rows = csv.DictReader(file, delimiter='\t', quoting=csv.QUOTE_NONE)
     return {row['run']: row for row in rows}
 
@@ -377,7 +377,7 @@ def _short_variant(run: str, epochs: float) -> Variant:
   config, whole = create_config(run), variant(run)
   share = epochs / config.num_epochs
 
-  def shorten(pairs):
+  def shorten(pairs: Iterable[tuple[float, float]]) -> tuple:
     return tuple((epoch * share, factor) for epoch, factor in pairs)
 
   layers = config.schedule.layer_drops.items()
