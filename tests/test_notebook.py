@@ -75,6 +75,17 @@ def test_the_table_has_every_run_and_its_numbers():
   assert notebook.variant('149').published is None
 
 
+def test_only_errors_of_the_same_pictures_and_views_are_compared():
+  def published(text):
+    variants = notebook.experiment(text, 'cifar10').variants
+    return [variant.published for variant in variants.values()]
+
+  assert published('145,145-half,167') == [0.40664, None, 0.40488]
+  assert published('145-2010,145-half') == [0.374727, 0.39168]
+  assert published('163,169') == [0.429085, 0.425298]  # the centre crop
+  assert published('149,145') == [None, None]
+
+
 @pytest.mark.parametrize('run', notebook.FIELDS)
 def test_a_run_differs_in_exactly_its_fields(run):
   like, fields = notebook.FIELDS[run]
