@@ -421,6 +421,7 @@ def experiment(text: str, data: str) -> Experiment:
   else:
     variants = {run: variant(run) for run in runs}
   measured = next(iter(published(runs[0])), 'none')
+  year = table()[runs[0]]['data'].rstrip('†‡')
   return Experiment(
     'notebook',
     'Runs of the 2012 source, compared with the first. Published errors are '
@@ -432,7 +433,7 @@ def experiment(text: str, data: str) -> Experiment:
     },
     # Ten views, as for the published numbers, take long: at the end only.
     overrides={'eval.views': 10, 'eval_every_epochs': 0.0},
-    data=own_data or 'imagenet2012',
+    data=own_data or f'imagenet{year}',
     small={'cifar10': NARROW, 'shapes': NARROW},
     pictures=FAST_START,
     seeds=(0,),

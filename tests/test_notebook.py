@@ -447,3 +447,5 @@ def test_runs_on_a_folder_are_whole_or_short(tmp_path):
   assert '--config=configs/alexnet_2012.py:folder=/a' in short.flags
   assert '--config.num_epochs=93.0' in whole.flags
   assert '--config.num_epochs=40.0' in short.flags
+  assert notebook.experiment('145-2010', 'shapes').data == 'imagenet2010'
+  assert notebook.experiment('167', '').data == 'imagenet2012'
