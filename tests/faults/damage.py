@@ -101,4 +101,5 @@ def _trained_on(workdir: pathlib.Path, whole: trial.Run) -> trial.Row:
   case = 'a bit of the newest checkpoint flipped, then trained on'
   if not run.has_said(f'{_STEPS}.damaged'):
     return trial.Row(case, trial.WRONG, 'nothing was said')
-  return trial.compare(case, whole.workdir, run.workdir, 'set aside, and said')
+  run.found = _STEPS - trial.SAVE_EVERY  # the newest one that is whole
+  return trial.compare(case, whole.workdir, [run], 'set aside, and said')

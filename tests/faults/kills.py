@@ -1,6 +1,7 @@
 """Runs that are killed, or asked to stop."""
 
 import collections
+import math
 import pathlib
 import random
 import signal
@@ -9,7 +10,6 @@ from collections.abc import Iterator
 
 from tests.faults import trial
 
-_KILLS = 25
 _STEPS = 300
 _LONGEST_DELAY = 0.3  # seconds into a phase
 _LONGEST_STOP = 10.0  # seconds from a signal to the end
@@ -18,15 +18,19 @@ _PHASES = {
   'train': trial.Run.is_training,
   'save': trial.Run.is_saving,
   'evaluate': trial.Run.is_evaluating,
+  'late': lambda run: run.last_step() >= 2 * _STEPS / 3,
 }
 
 
-def storm(workdir: pathlib.Path, devices: int) -> Iterator[trial.Row]:
+def storm(
+  workdir: pathlib.Path, devices: int, kills: int
+) -> Iterator[trial.Row]:
   """Kills a run in each phase in turn, a random moment into it.
 
   Args:
     workdir: New directory.
     devices: Number of virtual CPU devices, or of all GPUs.
+    kills: Number of kills, the last one at two thirds of all steps.
   """
   environment = {'JAX_NUM_CPU_DEVICES': str(devices)}
   flags = [f'--config.num_devices={devices}']
@@ -36,37 +40,37 @@ def storm(workdir: pathlib.Path, devices: int) -> Iterator[trial.Row]:
 
   whole = start('undisturbed')
   whole.finish()
-  counts, rng = collections.Counter(), random.Random(devices)
-  for phase in _order(rng):
-    run = start('killed')
+  counts, rng, runs = collections.Counter(), random.Random(devices), []
+  for phase in [*_order(kills - 1, rng), 'late']:
+    runs.append(run := start('killed'))
     run.wait_for(_PHASES[phase])
     time.sleep(rng.uniform(0, _LONGEST_DELAY))
     counts[_phase(run)] += 1
     run.kill()
-  last = start('killed')
+  runs.append(last := start('killed'))
   last.finish()
-  case = f'{_KILLS} x SIGKILL in {_STEPS} steps, {devices} device(s)'
+  case = f'{kills} x SIGKILL in {_STEPS} steps, {devices} device(s)'
   said = ', '.join(f'{count} in {phase}' for phase, count in counts.items())
   left = [path.name for path in (last.workdir / 'checkpoints').iterdir()]
   if not all(name.isdecimal() for name in left):
     yield trial.Row(case, trial.WRONG, f'{said}; left behind: {left}')
     return
-  yield trial.compare(case, whole.workdir, last.workdir, said)
+  yield trial.compare(case, whole.workdir, runs, said)
 
 
-def _order(rng: random.Random) -> list[str]:
+def _order(kills: int, rng: random.Random) -> list[str]:
   """Returns the phases to kill in; data are prepared once, and first."""
-  others = [name for name in _PHASES if name != 'prepare']
-  first = ['prepare'] * (_KILLS // len(_PHASES))
-  rest = [others[i % len(others)] for i in range(_KILLS - len(first))]
+  first = ['prepare'] * math.ceil(kills / 4)
+  others = ('train', 'save', 'evaluate')
+  rest = [others[i % len(others)] for i in range(kills - len(first))]
   rng.shuffle(rest)
   return first + rest
 
 
 def _phase(run: trial.Run) -> str:
   """Returns where the run is now; saving goes on beside the others."""
-  phases = [name for name in ('save', *_PHASES) if _PHASES[name](run)]
-  return phases[0] if phases else 'between'
+  names = ('save', 'prepare', 'train', 'evaluate')
+  return next((name for name in names if _PHASES[name](run)), 'between')
 
 
 def signals(workdir: pathlib.Path) -> Iterator[trial.Row]:
@@ -80,6 +84,8 @@ def signals(workdir: pathlib.Path) -> Iterator[trial.Row]:
   for number in (signal.SIGTERM, signal.SIGINT):
     for phase in ('train', 'save', 'evaluate'):
       yield _stopped(workdir, number, phase, whole)
+  yield _stopped(workdir, signal.SIGUSR1, 'train', whole)
+  yield _walltimes(workdir, whole)
 
 
 def _stopped(
@@ -98,5 +104,26 @@ def _stopped(
   in_order = code == 128 + number and f'after step {newest},' in line
   if not in_order or seconds > _LONGEST_STOP:
     return trial.Row(case, trial.WRONG, f'{said}; newest: {newest}')
-  trial.Run(directory, _STEPS).finish()
-  return trial.compare(case, whole.workdir, run.workdir, said)
+  again = trial.Run(directory, _STEPS)
+  again.finish()
+  return trial.compare(case, whole.workdir, [run, again], said, most=0)
+
+
+def _walltimes(workdir: pathlib.Path, whole: trial.Run) -> trial.Row:
+  """Returns the row of jobs in a chain, each with SIGUSR2 before its walltime.
+
+  That is what `sbatch --signal=USR2@10` does.
+  """
+  case = f'SIGUSR2, and SIGKILL {_LONGEST_STOP:.0f} s later, job after job'
+  runs, codes = [], []
+  for _ in range(2):
+    runs.append(run := trial.Run(workdir / 'jobs', _STEPS))
+    run.wait_for(lambda run: run.last_step() >= run.found + _STEPS / 4)
+    run.send(signal.SIGUSR2)
+    codes.append(run.wait(_LONGEST_STOP))
+  runs.append(last := trial.Run(workdir / 'jobs', _STEPS))
+  last.finish()
+  said = f'exit codes {codes}, then to the end'
+  if set(codes) != {128 + signal.SIGUSR2}:
+    return trial.Row(case, trial.WRONG, said)
+  return trial.compare(case, whole.workdir, runs, said, most=0)

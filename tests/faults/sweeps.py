@@ -1,5 +1,6 @@
 """A sweep whose runner is killed."""
 
+import itertools
 import os
 import pathlib
 import random
@@ -9,9 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 
+from alexnet_jax import errors
+from alexnet_jax.workdir import files, metrics_file
 from tests.faults import trial
 
 _KILLS = 3
+_SAVE_EVERY = 5  # steps
 _SWEEP = (
   '-m',
   'experiments.ablation_lrn',
@@ -19,9 +23,12 @@ _SWEEP = (
   '--seeds=0,1',
   '--set=train_steps=40',
   '--set=batch_size=16',
-  '--set=log_every_steps=5',
-  '--set=checkpoint_every_steps=5',
+  '--set=log_every_steps=1',
+  f'--set=checkpoint_every_steps={_SAVE_EVERY}',
 )
+
+# Starts so far, step of the newest checkpoint, step of the last log, by run.
+Left = dict[pathlib.Path, tuple[int, int, int]]
 
 
 def storm(workdir: pathlib.Path) -> Iterator[trial.Row]:
@@ -35,7 +42,7 @@ def storm(workdir: pathlib.Path) -> Iterator[trial.Row]:
   _finish(whole)
   # Half of the time in all, so that the last kill still finds it running.
   longest = (time.monotonic() - began) / (2 * _KILLS)
-  rng, said = random.Random(0), []
+  rng, said, left = random.Random(0), [], []
   for number in range(_KILLS):
     process = _start(killed)
     seconds = rng.uniform(0, longest)
@@ -48,27 +55,71 @@ def storm(workdir: pathlib.Path) -> Iterator[trial.Row]:
     else:
       os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    left.append(_left(killed))
     what = 'the runner' if number % 2 else 'it and its run'
     said.append(f'{what} after {seconds:.0f} s')
   _finish(killed)
-  yield _compare(whole, killed, said)
+  yield _compare(whole, killed, said, left)
+
+
+def _left(sweep: pathlib.Path) -> Left:
+  """Returns what a kill has left of each run of a sweep."""
+  left = {}
+  for path in sweep.rglob('config.json'):
+    rows = metrics_file.parse(path.with_name('metrics.jsonl'))
+    reached = max((row['step'] for row in rows), default=0)
+    found = files.newest_step(path.parent) or 0
+    left[path.parent] = (len(_starts(path.parent)), found, reached)
+  return left
+
+
+def _starts(run: pathlib.Path) -> list[int]:
+  return trial.starts((run / 'log.txt').read_text())
+
+
+def _made_again(left: list[Left]) -> list[int]:
+  """Returns the steps that the starts after each kill have made again.
+
+  Raises:
+    UserError: If one started elsewhere than from the newest checkpoint.
+  """
+  again = [0]
+  for run, (count, found, reached) in itertools.chain(
+    *(x.items() for x in left)
+  ):
+    # A run that was complete has not started again.
+    for first in _starts(run)[count:][:1]:
+      if first != found:
+        raise errors.UserError(
+          f'{run.name} started from step {first}, not {found}'
+        )
+      again.append(max(0, reached - first))
+  return again
 
 
 def _compare(
-  whole: pathlib.Path, killed: pathlib.Path, said: list[str]
+  whole: pathlib.Path,
+  killed: pathlib.Path,
+  said: list[str],
+  left: list[Left],
 ) -> trial.Row:
-  """Returns the row: the same table, and all runs bit for bit."""
+  """Returns the row: the same table, all runs bit for bit, few steps twice."""
   texts = [(path / 'results.md').read_bytes() for path in (whole, killed)]
   differs = ['results.md'] * (texts[0] != texts[1])
   runs = [path.parent for path in whole.rglob('config.json')]
   for run in runs:
     other = killed / run.relative_to(whole)
     differs += [f'{run.name}: {x}' for x in trial.differences(run, other)]
+  again = _made_again(left)
+  if max(again) > 2 * _SAVE_EVERY:
+    differs.append(f'a start made {max(again)} steps again')
   case = f'{_KILLS} x SIGKILL to a sweep of {len(runs)} runs'
   if differs or said[-1].startswith('it ended'):
     told = f'{", ".join(said)}; differs: {", ".join(differs)}'
     return trial.Row(case, trial.WRONG, told)
-  told = f'{", ".join(said)}; the same results.md'
+  told = (
+    f'{", ".join(said)}; the same results.md; {sum(again)} steps made again'
+  )
   return trial.Row(case, trial.SURVIVED, told)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -19,13 +20,14 @@ from alexnet_jax.workdir import checkpoints, files, metrics_file
 
 SURVIVED, WRONG, NOT_RUN = 'survived', 'WRONG', 'not run'
 ROOT = pathlib.Path(__file__).parents[2]
+SAVE_EVERY = 15  # steps
 _GIVE_UP_SECONDS = 600.0
 _FLAGS = (
   '--config=configs/quickstart.py',
   '--config.deterministic=True',  # else two runs on a GPU may differ
   '--config.batch_size=16',
   '--config.log_every_steps=5',
-  '--config.checkpoint_every_steps=15',
+  f'--config.checkpoint_every_steps={SAVE_EVERY}',
   '--config.eval_every_steps=30',
 )
 
@@ -70,6 +72,10 @@ class Run:
     flags: Further flags.
     environment: Variables on top of those of this process.
     program: Arguments of python, in place of main.py.
+
+  Attributes:
+    workdir: Directory of the run.
+    found: Step of the newest checkpoint when the process started, or 0.
   """
 
   def __init__(
@@ -81,6 +87,7 @@ class Run:
     program: Sequence[str] = ('main.py',),
   ):
     self.workdir = directory / 'run'
+    self.found = max(self.saved(), default=0)
     self._began = time.time()
     self._data = directory / 'data'
     directory.mkdir(parents=True, exist_ok=True)
@@ -158,9 +165,22 @@ class Run:
     return open_files, (int(resident) - int(shared)) * size, ticks / rate
 
   def saved(self) -> list[int]:
-    """Returns the steps of its checkpoints."""
+    """Returns the steps of its checkpoints, one being replaced included."""
     paths = (self.workdir / 'checkpoints').glob('[0-9]*')
-    return [int(path.name) for path in paths if path.name.isdecimal()]
+    names = [path.name.removesuffix('.replaced') for path in paths]
+    return [int(name) for name in names if name.isdecimal()]
+
+  def first_step(self) -> int | None:
+    """Returns the step that it said it starts from, None before that."""
+    return next(iter(starts(self._text())), None)
+
+  def last_step(self) -> int:
+    """Returns the last step that its progress bar showed, 0 before that."""
+    shown = re.findall(r'train: +\d+%\|[^|]*\| (\d+)/', self._text())
+    return int(shown[-1]) if shown else 0
+
+  def _text(self) -> str:
+    return self._log.read_text(errors='replace')
 
   def last_line(self) -> str:
     """Returns the last line that it has shown."""
@@ -172,7 +192,7 @@ class Run:
 
   def has_said(self, text: str) -> bool:
     """Returns whether it has shown a text."""
-    return text in self._log.read_text(errors='replace')
+    return text in self._text()
 
   def wait_for(self, phase: Callable[['Run'], bool]) -> None:
     """Waits until the run is in a phase.
@@ -198,10 +218,14 @@ class Run:
     self.send(signal.SIGKILL)
     self.wait()
 
-  def wait(self) -> int:
-    """Waits for the end; returns the exit code, -N for a signal N."""
+  def wait(self, longest: float = _GIVE_UP_SECONDS) -> int:
+    """Waits for the end; returns the exit code, -N for a signal N.
+
+    Args:
+      longest: Seconds after which it is killed.
+    """
     try:
-      self._process.wait(_GIVE_UP_SECONDS)
+      self._process.wait(longest)
     except subprocess.TimeoutExpired:
       self.send(signal.SIGKILL)
       self._process.wait()
@@ -226,18 +250,43 @@ class Run:
     return code == 1 and part in said and is_sentence
 
 
-def compare(case: str, a: pathlib.Path, b: pathlib.Path, said: str) -> Row:
-  """Returns SURVIVED if two runs left the same, else WRONG and the differences.
+def starts(log: str) -> list[int]:
+  """Returns the steps that the starts in a log said they go on from."""
+  return [int(step) for step in re.findall(r'; step (\d+) of \d+\. ', log)]
+
+
+def compare(
+  case: str,
+  whole: pathlib.Path,
+  runs: Sequence[Run],
+  said: str,
+  most: int = 2 * SAVE_EVERY,
+) -> Row:
+  """Returns SURVIVED if the starts of a run lost nothing, else WRONG and why.
 
   Args:
     case: Name of the row.
-    a: Workdir of a complete run.
-    b: Workdir of another run.
+    whole: Workdir of a run that nobody touched.
+    runs: Starts of another run, from the first to the last.
     said: Text of the row.
+    most: Number of steps that a start may make again. A checkpoint is written
+      while steps go on, so that a kill can cost two intervals, not one.
   """
-  found = differences(a, b)
+  found = differences(whole, runs[-1].workdir)
+  reached, again = 0, [0]
+  for run in runs:
+    first = run.first_step()
+    if first is None:  # it was stopped before that
+      continue
+    if first != run.found:
+      found.append(f'started from step {first}, not {run.found}')
+    again.append(max(0, reached - first))
+    reached = max(first, run.last_step())
+  said += f'; {sum(again)} steps made again, {max(again)} at most at a start'
+  if max(again) > most:
+    found.append(f'more than {most} steps made again')
   if found:
-    return Row(case, WRONG, f'{said}; differs: {", ".join(found)}')
+    return Row(case, WRONG, f'{said}; wrong: {", ".join(found)}')
   return Row(case, SURVIVED, said)
 
 
