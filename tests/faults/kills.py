@@ -99,7 +99,7 @@ def _stopped(
   began = time.monotonic()
   run.send(number)
   code, seconds = run.wait(), time.monotonic() - began
-  line, newest = run.last_line(), max(run.saved())
+  line, newest = run.last_line(), max(run.saved(), default=0)
   said = f'exit code {code} after {seconds:.1f} s: "{line}"'
   in_order = code == 128 + number and f'after step {newest},' in line
   if not in_order or seconds > _LONGEST_STOP:

@@ -18,7 +18,6 @@ import functools
 import json
 import pathlib
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
@@ -28,7 +27,16 @@ from alexnet_jax import command_line, errors, paths
 from alexnet_jax.tools import tables
 from alexnet_jax.workdir import environment, metrics_file
 from experiments.benchmarks import machine
-from tests.faults import damage, disks, hosts, kills, soak, sweeps, trial
+from tests.faults import (
+  damage,
+  disks,
+  hosts,
+  kills,
+  preloaded,
+  soak,
+  sweeps,
+  trial,
+)
 
 # Exit code if a case could not be carried out here; automake's for that.
 _NOT_RUN = 77
@@ -53,6 +61,8 @@ def _cases() -> dict[str, Case]:
     'sweep': sweeps.storm,
     'damage': damage.every_file,
     'full_disks': disks.full,
+    'eio': preloaded.eio,
+    'clock': preloaded.clock,
     'hosts_2': functools.partial(hosts.several, count=2),
     'hosts_4': functools.partial(hosts.several, count=4),
     'soak': functools.partial(soak.soak, minutes=flags.FLAGS.minutes),
@@ -93,8 +103,8 @@ def _execute(case: Case, directory: pathlib.Path) -> list[trial.Row]:
   try:
     with trial.nothing_left():
       rows.extend(case(directory))
-  except (errors.UserError, OSError, subprocess.SubprocessError) as error:
-    said = errors.first_line(error)
+  except Exception as error:
+    said = f'{type(error).__name__}: {errors.first_line(error)}'
     rows.append(trial.Row(f'{directory.name}, the rest', trial.WRONG, said))
   return rows
 

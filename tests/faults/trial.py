@@ -176,7 +176,7 @@ class Run:
 
   def last_step(self) -> int:
     """Returns the last step that its progress bar showed, 0 before that."""
-    shown = re.findall(r'train: +\d+%\|[^|]*\| (\d+)/', self._text())
+    shown = re.findall(r'[\r\n]train: +\d+%\|[^|]*\| (\d+)/', self._text())
     return int(shown[-1]) if shown else 0
 
   def _text(self) -> str:
