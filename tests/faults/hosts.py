@@ -1,8 +1,11 @@
 """Several processes on this machine that train one run."""
 
 import functools
+import itertools
+import json
 import math
 import pathlib
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -11,6 +14,8 @@ from alexnet_jax import multihost
 from tests.faults import trial
 
 _STEPS = 30
+_LEASE_STEPS = 300
+_BEAT_SECONDS = 6  # a little longer than a run takes to look at its lease
 _TOLERANCE = 1e-5  # of losses, against one process
 # Seconds after which the others have ended.
 _LONGEST = multihost.HEARTBEAT_SECONDS + 10
@@ -50,6 +55,7 @@ def several(workdir: pathlib.Path, count: int) -> Iterator[trial.Row]:
   yield _one_dies(workdir, whole[0].workdir, count, number=count - 1)
   yield _one_dies(workdir, whole[0].workdir, count, number=0)
   yield _one_raises(workdir, whole[0].workdir, count)
+  yield _one_is_warned(workdir, whole[0].workdir, count)
   yield _one_dies(workdir, whole[0].workdir, count, number=0, is_late=True)
 
 
@@ -78,12 +84,11 @@ def _one_dies(
   *,
   is_late: bool = False,
 ) -> trial.Row:
+  name = 'late' if is_late else f'killed-{number}'
   case = f'process {number} of {count} killed, then all started again'
   if is_late:
     case += ', while the others see no file of the run'
-  start = functools.partial(
-    _start, workdir, f'killed-{number}{is_late}', count, is_late=is_late
-  )
+  start = functools.partial(_start, workdir, name, count, is_late=is_late)
   processes = start()
   processes[0].wait_for(trial.Run.saved)
   processes[number].kill()
@@ -114,6 +119,74 @@ def _one_raises(
   return _compare_again(case, whole, processes, start(), said)
 
 
+def _one_is_warned(
+  workdir: pathlib.Path, whole: pathlib.Path, count: int
+) -> trial.Row:
+  """Returns the row: all save the same step, and lose none."""
+  number = count - 1
+  case = f'SIGUSR2 to process {number} of {count}, then all started again'
+  start = functools.partial(_start, workdir, 'warned', count)
+  processes = start()
+  processes[0].wait_for(trial.Run.is_training)
+  processes[number].send(signal.SIGUSR2)
+  codes, seconds = _wait(processes)
+  said = f'all ended after {seconds} s with exit codes {codes}'
+  if set(codes) != {128 + signal.SIGTERM}:
+    return trial.Row(case, trial.WRONG, said)
+  return _compare_again(case, whole, processes, start(), said, most=0)
+
+
+def lease(workdir: pathlib.Path) -> Iterator[trial.Row]:
+  """Lets another host take a run over and die, and then one that lives.
+
+  Args:
+    workdir: New directory.
+  """
+  whole = trial.Run(workdir / 'whole', _LEASE_STEPS)
+  whole.finish()
+  run = trial.Run(workdir / 'taken', _LEASE_STEPS)
+  run.wait_for(trial.Run.is_training)
+  run.send(signal.SIGSTOP)  # its own host sleeps
+  path = run.workdir / 'train.lease'
+  found = json.loads(path.read_text())
+  other = found | {'host': 'elsewhere', 'boot': 'another'}
+  path.write_text(json.dumps(other))
+  time.sleep(_BEAT_SECONDS)
+  run.send(signal.SIGCONT)
+  yield _dies_and_goes_on(whole, run)
+  yield _is_refused(workdir / 'taken', path, other)
+
+
+def _dies_and_goes_on(whole: trial.Run, run: trial.Run) -> trial.Row:
+  case = 'another host takes over, and dies'
+  code = run.wait()
+  said = f'exit code {code}: "{run.last_line()}"'
+  if code != 1 or 'has taken over' not in said:
+    return trial.Row(case, trial.WRONG, said)
+  began = time.monotonic()
+  again = trial.Run(run.workdir.parent, _LEASE_STEPS)
+  again.finish()
+  said += f'; the next start ended after {time.monotonic() - began:.0f} s'
+  return trial.compare(case, whole.workdir, [run, again], said)
+
+
+def _is_refused(
+  directory: pathlib.Path, path: pathlib.Path, other: dict
+) -> trial.Row:
+  """Returns the row of a start while another host renews its lease."""
+  path.write_text(json.dumps(other))
+  run = trial.Run(directory, _LEASE_STEPS)
+  for beat in itertools.count(1):
+    if not run.is_alive():
+      break
+    time.sleep(_BEAT_SECONDS)
+    path.write_text(json.dumps(other | {'beat': beat}))
+  is_refused = run.was_refused('process')
+  said = f'exit code {run.wait()}: "{run.last_line()}"'
+  outcome = trial.SURVIVED if is_refused else trial.WRONG
+  return trial.Row('another host trains in the workdir', outcome, said)
+
+
 def _wait(processes: list[trial.Run]) -> tuple[list[int], int]:
   """Waits for all; returns their exit codes and the seconds that it took."""
   began = time.monotonic()
@@ -127,10 +200,11 @@ def _compare_again(
   before: list[trial.Run],
   again: list[trial.Run],
   said: str,
+  most: int = 2 * trial.SAVE_EVERY,
 ) -> trial.Row:
   for process in again:
     process.finish()
-  return trial.compare(case, whole, [before[0], again[0]], said)
+  return trial.compare(case, whole, [before[0], again[0]], said, most)
 
 
 def _start(

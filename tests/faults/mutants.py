@@ -113,10 +113,50 @@ MUTANTS = (
   Mutant(
     'EIO condemns a checkpoint',
     'workdir/checkpoints.py',
-    "if getattr(error, 'errno', None) in _SYSTEM_ERRORS:",
-    'if False:',
+    '      _read_files(path)\n    raise',
+    '      pass\n    raise',
     ('eio',),
     'exit code 0',
+  ),
+  Mutant(
+    'reads once',
+    'workdir/checkpoints.py',
+    'for _ in range(2):',
+    'for _ in range(1):',
+    ('eio',),
+    'started from step 15, not 30',
+  ),
+  Mutant(
+    'takes over any lease',
+    'locks.py',
+    'if not found or _is_dead(found):',
+    'if True:',
+    ('lease',),
+    'exit code 0',
+  ),
+  Mutant(
+    'a lease that was taken over is renewed',
+    'locks.py',
+    'if found and {key',
+    'if False and {key',
+    ('lease',),
+    'exit code 0',
+  ),
+  Mutant(
+    'tells nobody an error',
+    'multihost.py',
+    '_report(error)\n    watcher.join()',
+    'raise',
+    ('hosts_2',),
+    'not sooner',
+  ),
+  Mutant(
+    'each process reads checkpoints',
+    'workdir/checkpoints.py',
+    'return multihost.broadcast(restored)',
+    'return restored or self._first_whole(like)',
+    ('hosts_2',),
+    'hosts_2/late',
   ),
   Mutant(
     'all processes but one read a step ahead',
@@ -203,6 +243,7 @@ def _run_case(
   """Runs a case in a clone; returns its rows."""
   program = [sys.executable, '-m', 'tests.faults.reliability']
   few = [f'--workdir={out}', f'--cases={case}', '--kills=5', '--minutes=3']
+  few.append('--until_wrong')
   subprocess.run([*program, *few], cwd=code, check=False, capture_output=True)
   path = out / f'{case}.jsonl'
   if not path.exists():

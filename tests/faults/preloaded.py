@@ -80,15 +80,18 @@ def _fails(
   is_once: bool = False,
 ) -> trial.Row:
   """Returns the row of a start that must end, or read again and go on."""
-  case = f'{"the first read" if is_once else "all reads"} of {text} end in EIO'
+  case = f'EIO from {"the first read" if is_once else "all reads"} of {text}'
   directory = workdir / f'{text.replace("/", "-")}-{is_once}'
   shutil.copytree(workdir / 'first', directory)
   environment = {'LD_PRELOAD': library, 'FAULT_EIO': text}
   if is_once:
     environment['FAULT_EIO_TIMES'] = '1'
   runs = [first, run := trial.Run(directory, _STEPS, (), environment)]
-  said = f'exit code {run.wait()}: "{run.last_line()}"'
-  if not is_once:
+  if is_once:
+    run.finish()
+    said = 'read again'
+  else:
+    said = f'exit code {run.wait()}: "{run.last_line()}"'
     if not run.was_refused('Input/output error'):
       return trial.Row(case, trial.WRONG, said)
     runs.append(again := trial.Run(directory, _STEPS))

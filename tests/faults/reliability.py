@@ -49,6 +49,7 @@ def define_flags() -> None:
   flags.DEFINE_string('workdir', None, 'Directory of all runs.')
   flags.DEFINE_list('cases', [], 'Names of cases; by default all.')
   flags.DEFINE_integer('kills', 8, 'Kills of `kills`.', lower_bound=4)
+  flags.DEFINE_bool('until_wrong', False, 'End a case at its first WRONG row.')
   flags.DEFINE_float('minutes', 5, 'Length of `soak`.', lower_bound=1)
 
 
@@ -63,6 +64,7 @@ def _cases() -> dict[str, Case]:
     'full_disks': disks.full,
     'eio': preloaded.eio,
     'clock': preloaded.clock,
+    'lease': hosts.lease,
     'hosts_2': functools.partial(hosts.several, count=2),
     'hosts_4': functools.partial(hosts.several, count=4),
     'soak': functools.partial(soak.soak, minutes=flags.FLAGS.minutes),
@@ -102,7 +104,10 @@ def _execute(case: Case, directory: pathlib.Path) -> list[trial.Row]:
   rows = []
   try:
     with trial.nothing_left():
-      rows.extend(case(directory))
+      for row in case(directory):
+        rows.append(row)
+        if flags.FLAGS.until_wrong and row.outcome == trial.WRONG:
+          break
   except Exception as error:
     said = f'{type(error).__name__}: {errors.first_line(error)}'
     rows.append(trial.Row(f'{directory.name}, the rest', trial.WRONG, said))
