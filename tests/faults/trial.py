@@ -187,7 +187,10 @@ class Run:
     with self._log.open('rb') as log:
       log.seek(max(0, self._log.stat().st_size - 2000))
       text = log.read().decode(errors='replace')
-    lines = text.replace('\r', '\n').replace('\x1b[A', '\n').split('\n')
+    # An error may follow a progress bar on the same line.
+    for end, start in (('\r', ''), ('\x1b[A', ''), ('error: ', 'error: ')):
+      text = text.replace(end, f'\n{start}')
+    lines = text.split('\n')
     return next((line.strip() for line in reversed(lines) if line.strip()), '')
 
   def has_said(self, text: str) -> bool:
