@@ -20,8 +20,8 @@ def full(workdir: pathlib.Path) -> Iterator[trial.Row]:
   whole = trial.Run(workdir / 'whole', _STEPS)
   whole.finish()
   data = f'--config.data.dir={workdir}/whole/data'
-  # A checkpoint takes some 5 MB.
-  yield _fill(workdir, whole, 'a checkpoint', '8m', [data])
+  # A checkpoint takes some 5 MB: there is room for the first ones.
+  yield _fill(workdir, whole, 'a checkpoint', '13m', [data])
   # Filled while steps are made; there are no checkpoints before the end.
   no_checkpoints = '--config.checkpoint_every_steps=1000'
   yield _fill(workdir, whole, 'metrics', '8m', [data, no_checkpoints])

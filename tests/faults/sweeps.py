@@ -67,14 +67,14 @@ def _wait_for_runs(
     if process.poll() is not None:
       raise errors.UserError(f'{sweep} ended with {len(runs)} runs.')
     time.sleep(0.02)
-    paths = sweep.rglob('config.json')
+    paths = sweep.glob('*/*/config.json')
     runs = [path for path in paths if files.newest_step(path.parent)]
 
 
 def _left(sweep: pathlib.Path) -> Left:
   """Returns what a kill has left of each run of a sweep."""
   left = {}
-  for path in sweep.rglob('config.json'):
+  for path in sweep.glob('*/*/config.json'):
     rows = metrics_file.parse(path.with_name('metrics.jsonl'))
     reached = max((row['step'] for row in rows), default=0)
     found = files.newest_step(path.parent) or 0
