@@ -50,7 +50,8 @@ MUTANTS = (
     'restarts at 0',
     'train.py',
     'if multihost.broadcast(saved.latest_step() is not None):',
-    'if False:',
+    '[saved._manager.delete(x) for x in saved._manager.all_steps()]\n'
+    '  if False:',
     ('kills', 'kills_4', 'signals', 'sweep', 'clock', 'full_disks'),
     'started from step 0, not',
   ),
