@@ -140,7 +140,7 @@ def test_what_is_no_row_is_named(tmp_path, row):
   path.write_text(json.dumps(row) + '\n')
   for read in (
     lambda: metrics_file.read(tmp_path),
-    lambda: metrics_file.MetricsWriter(tmp_path, 9, ()),
+    lambda: metrics_file.MetricsWriter(tmp_path, 9, (), 0),
   ):
     with pytest.raises(errors.UserError, match='metrics.jsonl has a line that'):
       read()
