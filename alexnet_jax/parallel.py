@@ -40,6 +40,7 @@ class LocalTowers:
   """All towers on this device; they meet by concatenation."""
 
   count: int
+  num_data_shards = 1
 
   def ids(self) -> list[int]:
     """Returns the numbers of the towers that this device holds."""
@@ -48,6 +49,11 @@ class LocalTowers:
   def gather(self, towers: list[jax.Array]) -> jax.Array:
     """Joins [..., C] of the local towers to [..., T * C] of all towers."""
     return jnp.concatenate(towers, axis=-1)
+
+  def batch_mean(self, x: jax.Array, shards: int) -> jax.Array:
+    """Returns the mean over shards of the batch, of which there is one."""
+    del shards
+    return x
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +69,11 @@ class DeviceTowers:
     devices = np.arange(self.num_devices).reshape(-1, self.count)
     return devices.tolist()
 
+  @property
+  def num_data_shards(self) -> int:
+    """Number of shards of the batch."""
+    return self.num_devices // self.count
+
   def ids(self) -> list[jax.Array]:
     """Returns the number of this device's tower (inside the program)."""
     return [lax.axis_index(_AXIS) % self.count]
@@ -76,6 +87,15 @@ class DeviceTowers:
       tiled=True,
       axis_index_groups=self.groups,
     )
+
+  def batch_mean(self, x: jax.Array, shards: int) -> jax.Array:
+    """Returns the mean over `shards` consecutive shards of the batch.
+
+    It is taken among the devices that hold the same tower.
+    """
+    same_tower = np.array(self.groups).T  # [T, D], numbers of devices
+    groups = same_tower.reshape(-1, shards).tolist()
+    return lax.pmean(x, _AXIS, axis_index_groups=groups)
 
 
 class OneDevice:

@@ -25,15 +25,6 @@ from jax import lax
 from alexnet_jax import errors, parallel
 from alexnet_jax.models import layers
 
-ACTIVATIONS = {
-  'relu': nn.relu,
-  'relu6': nn.relu6,  # min(max(x, 0), 6)
-  'tanh': nn.tanh,
-  'abs_tanh': lambda x: abs(nn.tanh(x)),  # Jarrett et al., paper section 3.1
-  'hard_tanh': nn.hard_tanh,
-  'sigmoid': nn.sigmoid,
-  'linear': lambda x: x,
-}
 KINDS = ('conv', 'local', 'dense', 'head')
 OPERATIONS = ('act', 'lrn', 'spatial_norm', 'max_pool', 'avg_pool', 'dropout')
 
@@ -48,8 +39,14 @@ def layer_table(
   first layer's pools have no layer to go to.
 
   Raises:
-    UserError: If the table or `omit` names something that does not exist.
+    UserError: If the table or `omit` names something that does not exist, or
+      the network is not an AlexNet.
   """
+  if model.name != 'alexnet':
+    raise errors.UserError(
+      f'model.name={model.name}, and this works with the layers of an AlexNet '
+      'only; give a run or a config of one.'
+    )
   omit = [name for name in model.omit.split(',') if name]
   _check_omit(omit, model)
   _check_rows(model)
@@ -182,7 +179,8 @@ class AlexNet(nn.Module):
       return [nn.Dense(classes, dtype=flat.dtype, name=name, **init)(flat)]
     if row.kind == 'dense':
       return layers.TowerDense(row.features, **init, name=name)(x)
-    _check_side(x[0], row.kernel - sum(row.padding), f'model.{name}.kernel')
+    needed = row.kernel - sum(row.padding)
+    layers.check_side(x[0], needed, f'model.{name}.kernel')
     layer = {'conv': layers.TowerConv, 'local': layers.TowerLocal}[row.kind]
     return layer(
       row.features,
@@ -225,7 +223,7 @@ class AlexNet(nn.Module):
   def _per_tower(self, operation: str) -> Callable[[jax.Array], jax.Array]:
     model = self.config
     if operation == 'act':
-      return ACTIVATIONS[model.activation]
+      return layers.ACTIVATIONS[model.activation]
     if operation == 'lrn':
       alpha = model.lrn.alpha / (model.lrn.n if model.lrn.alpha_over_n else 1)
       return functools.partial(
@@ -265,15 +263,5 @@ def _checked_pool(x: jax.Array, pool: ml_collections.ConfigDict, kind: str):
     )
   # With `ceil`, the last window may hang over the edge by less than a stride.
   overhang = pool.stride - 1 if pool.ceil else 0
-  _check_side(x, pool.size - overhang, 'model.pool.size')
+  layers.check_side(x, pool.size - overhang, 'model.pool.size')
   return layers.pool(x, kind, **pool)
-
-
-def _check_side(x: jax.Array, needed: int, field: str) -> None:
-  side = min(x.shape[1:3])
-  if side < needed:
-    raise errors.UserError(
-      f'data.crop_size is too small for this network: {field} needs maps of '
-      f'{needed} pixels and gets {side}; give larger images, or a smaller '
-      f'{field}.'
-    )

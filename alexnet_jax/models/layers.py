@@ -20,9 +20,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from alexnet_jax import errors
+
 Towers = list[jax.Array]
 Initializer = Callable[..., jax.Array]
 
+ACTIVATIONS = {
+  'relu': nn.relu,
+  'relu6': nn.relu6,  # min(max(x, 0), 6)
+  'tanh': nn.tanh,
+  'abs_tanh': lambda x: abs(nn.tanh(x)),  # Jarrett et al., paper section 3.1
+  'hard_tanh': nn.hard_tanh,
+  'sigmoid': nn.sigmoid,
+  'linear': lambda x: x,
+}
 
 # Windows of a response norm: pairs (axis, size). Sums are over their product.
 Windows = tuple[tuple[int, int], ...]
@@ -48,6 +59,25 @@ def _window_sum(x: jax.Array, windows: Windows, mirrored: bool) -> jax.Array:
 def at_least_float32(x: jax.Array) -> jax.Array:
   """Returns an array in float32, or in its own type if that is wider."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def check_side(x: jax.Array, needed: int, reader: str) -> None:
+  """Checks that maps are large enough for what reads them.
+
+  Args:
+    x: [N, H, W, C], maps.
+    needed: Smallest side in pixels.
+    reader: Name of the field or of the layer that reads the maps.
+
+  Raises:
+    UserError: If they are too small.
+  """
+  side = min(x.shape[1:3])
+  if side < needed:
+    raise errors.UserError(
+      f'data.crop_size is too small for this network: {reader} needs maps of '
+      f'{needed} pixels and gets {side}; give larger images.'
+    )
 
 
 def _power(x: jax.Array, beta: float) -> jax.Array:
@@ -514,10 +544,13 @@ class TowerDropout(nn.Module):
   Attributes:
     keep: Probability that a unit stays.
     inverted: Whether to use the inverted form.
+    whole_example: Whether all units of an example stay or go together, as in
+      stochastic depth.
   """
 
   keep: float
   inverted: bool = False
+  whole_example: bool = False
 
   @nn.compact
   def __call__(
@@ -536,10 +569,10 @@ class TowerDropout(nn.Module):
     ]
 
   def _mask(self, key: jax.Array, index: jax.Array, x: jax.Array) -> jax.Array:
+    shape = (1,) * (x.ndim - 1) if self.whole_example else x.shape[1:]
+
     def draw(i: jax.Array) -> jax.Array:
-      return jax.random.bernoulli(
-        jax.random.fold_in(key, i), self.keep, x.shape[1:]
-      )
+      return jax.random.bernoulli(jax.random.fold_in(key, i), self.keep, shape)
 
     mask = jax.vmap(draw)(index).astype(x.dtype)
     return mask / self.keep if self.inverted else mask

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from alexnet_jax.models import alexnet
+from alexnet_jax.models import alexnet, layers
 from experiments.benchmarks import step_worker
 from tests import reference
 
@@ -55,7 +55,7 @@ class Network(nn.Module):
   def _operation(self, operation: str, x: jax.Array, train: bool) -> jax.Array:
     model = self.config
     if operation == 'act':
-      return alexnet.ACTIVATIONS[model.activation](x)
+      return layers.ACTIVATIONS[model.activation](x)
     if operation == 'dropout':
       return nn.Dropout(1 - model.keep, deterministic=not train)(x)
     if operation == 'lrn':
