@@ -13,6 +13,7 @@ from alexnet_jax.data import records, shapes, sources
 _KNOWN = {
   'imagenet2012': (1000, None),
   'cifar10': (10, 32),
+  'mnist': (10, 28),
   'shapes': (len(shapes.CLASS_NAMES), shapes.SIZE),
 }
 _DATA_DIR = 'data/'
@@ -68,6 +69,10 @@ def base() -> ml_collections.ConfigDict:
   # Sides of stored images and of the network's input, in pixels.
   config.data.image_size = 256
   config.data.crop_size = 224
+  # 1 for grey pictures, whose three colours are the same.
+  config.data.channels = 3
+  # Pixels of the mean colour around the images that are cropped in training.
+  config.data.pad = 0
   # Images to train on, the same ones for all seeds; 0 for all. Mean image and
   # colour components stay those of all images.
   config.data.train_examples = 0
@@ -75,6 +80,8 @@ def base() -> ml_collections.ConfigDict:
   config.data.random_crop = True
   # Whether half of the training images are mirrored.
   config.data.flip = True
+  # Whether the mean image is subtracted.
+  config.data.subtract_mean = True
   # Divisor of inputs (0-255, minus the mean image): a number, or three (red,
   # green, blue), as 58,57,57.
   config.data.scale = ml_collections.FieldReference(1.0, field_type=object)
@@ -86,10 +93,12 @@ def base() -> ml_collections.ConfigDict:
   config.data.workers = 0
 
   config.model = ml_collections.ConfigDict()
+  # A name of MODELS in alexnet_jax/models.
+  config.model.name = 'alexnet'
   # Columns of the network; they meet where a layer has `gather`.
   config.model.towers = 1
   config.model.num_classes = 1000
-  # A name of ACTIVATIONS in alexnet_jax/models/alexnet.py.
+  # A name of ACTIVATIONS in alexnet_jax/models/layers.py.
   config.model.activation = 'relu'
   # 'normal' with each layer's init_std, or 'he' (variance 2 / fan-in).
   config.model.init = 'normal'
@@ -124,22 +133,32 @@ def base() -> ml_collections.ConfigDict:
   # The biases' rate divided by the weights' rate.
   config.optimizer.bias_rate_multiplier = 1.0
   config.optimizer.momentum = 0.9
+  config.optimizer.nesterov = False
+  # Whether velocities have the rate in them, as in 2012 and in Caffe. Otherwise
+  # weights move by rate times velocity, as in PyTorch.
+  config.optimizer.rate_inside = True
   config.optimizer.weight_decay = 0.0005
+  # Whether biases, and scales of batch normalisation, are decayed as well.
+  config.optimizer.decay_biases = False
   # Factors of rates: by layer ('conv1'), or of its weights or biases alone
   # ('conv1/kernel', 'conv1/bias'), on top of the layer's. A rate of 0 freezes.
   # As a flag: --config.optimizer.rate_multipliers["conv1/kernel"]=0
   config.optimizer.rate_multipliers = {}
+  # Share of each label that is spread evenly over all classes.
+  config.optimizer.label_smoothing = 0.0
   # Factors of weight_decay, by the same names.
   config.optimizer.decay_multipliers = {}
 
   config.schedule = ml_collections.ConfigDict()
-  # A form that lasts the whole run: 'linear', 'exp', 'dexp' or 'jdexp', see
-  # alexnet_jax/optim.py. 'epochs' has drops alone, 'plateau' none.
+  # A form that lasts the whole run, one of FORMS in alexnet_jax/optim.py;
+  # 'epochs', which has drops alone; or 'plateau', which has none.
   config.schedule.name = 'epochs'
   # Pairs (epoch, factor), on top of the form. The rate is multiplied by each
   # factor from its epoch on.
   config.schedule.drops = ()
-  # For 'linear' to 'jdexp': the first rate divided by the last.
+  # For 'poly' and 'inverse': the exponent.
+  config.schedule.power = 0.5
+  # For 'linear', 'exp', 'dexp' and 'jdexp': the first rate divided by the last.
   config.schedule.total_factor = 250.0
   # For 'dexp' and 'jdexp': number of constant rates.
   config.schedule.levels = 4
@@ -149,6 +168,7 @@ def base() -> ml_collections.ConfigDict:
     'drops': (),
     'total_factor': 10.0,
     'levels': 2,
+    'power': 0.5,
   }
   # Further pairs (epoch, factor), by the same names as rate_multipliers.
   config.schedule.layer_drops = {}
@@ -252,8 +272,24 @@ def for_data(config: ml_collections.ConfigDict, name: str) -> None:
   config.data.image_size = size
   config.data.crop_size = size * 7 // 8
   config.model.num_classes = count
+  if config.model.name != 'alexnet':
+    return
   if size <= 64 and config.model.conv1.stride > 1:
     config.model.conv1.update({'kernel': 5, 'stride': 1, 'padding': (2, 2)})
+
+
+def pad_crops(config: ml_collections.ConfigDict) -> None:
+  """Makes training crops as large as the images, from 4 more pixels around.
+
+  (Lee et al. 2014, as in section 4.2 of arXiv 1512.03385.)
+  """
+  config.data.crop_size = config.data.image_size
+  config.data.pad = 4
+
+
+def scale_to_unit_variance(config: ml_collections.ConfigDict) -> None:
+  """Divides inputs by ImageNet's standard deviations, as torchvision does."""
+  config.data.scale = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 
 def num_classes(name: str) -> int:
@@ -297,7 +333,16 @@ WITHOUT_EFFECT = (
 )
 _LENGTHS = ('num_epochs', 'train_steps')
 # Fields that the rates of a schedule depend on.
-_RATES_FOLLOW = dict.fromkeys(('linear', 'exp', 'dexp', 'jdexp'), _LENGTHS) | {
+_OF_WHOLE_LENGTH = (
+  'linear',
+  'cosine',
+  'poly',
+  'inverse',
+  'exp',
+  'dexp',
+  'jdexp',
+)
+_RATES_FOLLOW = dict.fromkeys(_OF_WHOLE_LENGTH, _LENGTHS) | {
   'plateau': ('eval_every_epochs', 'eval_every_steps', 'eval.views'),
 }
 # Fields that --mode=eval may be given, beside all of `eval`.

@@ -4,6 +4,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -13,10 +14,12 @@ from alexnet_jax import metrics, multihost, trained
 from alexnet_jax.data import pipeline, records
 from alexnet_jax.run import Run
 
+Tree = Any
+
 
 def evaluate(
   run: Run,
-  params,
+  variables: Tree,
   data: records.PreparedSet,
   split: str,
   check: Callable[[], None] = lambda: None,
@@ -25,7 +28,7 @@ def evaluate(
 
   Args:
     run: Run whose `eval_step` is used.
-    params: Parameters on the devices.
+    variables: Parameters and running moments on the devices.
     data: Prepared set to read.
     split: 'train' or 'validation'.
     check: Function that is called before every batch and may raise.
@@ -49,7 +52,7 @@ def evaluate(
   totals = dict.fromkeys(metrics.NAMES, np.float64(0))
   for batch in _progress(batches, -(-count // batch_size), split):
     check()
-    sums = run.plan.get(run.eval_step(params, run.plan.put_batch(batch)))
+    sums = run.plan.get(run.eval_step(variables, run.plan.put_batch(batch)))
     totals = {name: totals[name] + sums[name] for name in totals}
   seconds = time.perf_counter() - began
   timing = {'seconds': seconds, 'examples_per_second': count / seconds}
@@ -84,7 +87,7 @@ def evaluate_run(
   """
   network = trained.restore(config, workdir)
   values, _ = evaluate(
-    network.run, network.params, network.open_data(), config.eval.split
+    network.run, network.variables, network.open_data(), config.eval.split
   )
   return {
     'step': network.step,

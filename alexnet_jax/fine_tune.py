@@ -8,8 +8,9 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+from flax import traverse_util
 
-from alexnet_jax import errors, multihost, trained
+from alexnet_jax import errors, models, multihost, trained
 from alexnet_jax.data import preprocessing
 
 Tree = Any
@@ -29,7 +30,7 @@ def read_origin(
   """
   origin = trained.read(config.init_from, {})
   fresh = _fresh_layers(config, like)
-  head = config.model.layers[-1]  # checked once the classes are known
+  head = models.head_name(config.model)  # checked once the classes are known
   taken = [name for name in like if name not in fresh | {head}]
   _check_shapes(config, taken, like, origin.params)
   _check_inputs(config, origin.preprocessing)
@@ -50,7 +51,7 @@ def check_head(
     origin: Run that the new one starts from.
     class_names: Names of the classes in the new run's data.
   """
-  head = config.model.layers[-1]
+  head = models.head_name(config.model)
   if head not in _drawn_anew(config, like, origin, class_names):
     _check_shapes(config, [head], like, origin.params)
 
@@ -63,36 +64,44 @@ def _drawn_anew(
 ) -> set[str]:
   """Returns the layers of `init_fresh`, and the head if the classes differ."""
   fresh = _fresh_layers(config, like)
-  return fresh | (
-    {config.model.layers[-1]} if class_names != origin.class_names else set()
-  )
+  if class_names != origin.class_names:
+    head = models.head_name(config.model)
+    # GoogLeNet has heads within 'aux1' and 'aux2' as well.
+    fresh |= {name for name in like if name == head or head in like[name]}
+  return fresh
 
 
-def first_params(
+def first_variables(
   config: ml_collections.ConfigDict,
   drawn: Tree,
   origin: trained.TrainedRun,
   class_names: list[str],
 ) -> Tree:
-  """Returns the canonical parameters that a new run starts from.
+  """Returns canonical 'params' and 'batch_stats' that a new run starts from.
 
   Args:
     config: Config of the new run.
-    drawn: Randomly initialised parameters of the new run.
+    drawn: The same as they are drawn for the new run.
     origin: Run that the new one starts from.
     class_names: Names of the classes in the new run's data.
 
   Returns:
-    The origin's parameters, except for the layers of `config.init_fresh` and,
+    Those of the origin, except for the layers of `config.init_fresh` and,
     if the classes of the two runs differ, the head.
   """
-  fresh = _drawn_anew(config, drawn, origin, class_names)
-  taken = [name for name in drawn if name not in fresh]
+  layers = drawn['params']
+  fresh = _drawn_anew(config, layers, origin, class_names)
   multihost.log(
     f'Starts from {origin.workdir}, step {origin.step:,}; drawn anew: '
-    f'{", ".join(name for name in drawn if name in fresh) or "nothing"}.'
+    f'{", ".join(name for name in layers if name in fresh) or "nothing"}.'
   )
-  return drawn | {name: origin.params[name] for name in taken}
+  return {
+    kind: {
+      name: (own if name in fresh else origin.variables[kind])[name]
+      for name in own
+    }
+    for kind, own in drawn.items()
+  }
 
 
 def check_preprocessing(
@@ -121,21 +130,25 @@ def _fresh_layers(config: ml_collections.ConfigDict, like: Tree) -> set[str]:
 def _check_shapes(
   config: ml_collections.ConfigDict, names: list[str], ours: Tree, theirs: Tree
 ) -> None:
-  differences = [
-    f'{name} is {_shape(theirs, name)}, not {_shape(ours, name)}'
-    for name in names
-    if _shape(theirs, name) != _shape(ours, name)
-  ]
+  expected, actual = _shapes(names, ours), _shapes(names, theirs)
+  differences = []
+  for path in sorted(expected.keys() | actual.keys()):
+    here, there = (x.get(path, 'absent') for x in (expected, actual))
+    if here != there:
+      differences.append(f'{path} is {there}, not {here}')
   if differences:
     raise errors.UserError(
       f'init_from={config.init_from} has another network '
-      f'({"; ".join(differences)}); give a run of this one, or name the layers '
-      'to draw anew in init_fresh.'
+      f'({"; ".join(differences[:5])}); give a run of this one, or name the '
+      'layers to draw anew in init_fresh.'
     )
 
 
-def _shape(params: Tree, name: str) -> str:
-  return str(list(params[name]['kernel'].shape)) if name in params else 'absent'
+def _shapes(names: list[str], params: Tree) -> dict[str, list[int]]:
+  """Returns the shapes of all parameters of some layers by their paths."""
+  layers = {name: params[name] for name in names if name in params}
+  leaves = traverse_util.flatten_dict(layers, sep='/')
+  return {path: list(leaf.shape) for path, leaf in leaves.items()}
 
 
 def _check_inputs(

@@ -20,23 +20,40 @@ import optax
 
 Tree = Any
 # Forms of a schedule that need no evaluations, see `_form`.
-FORMS = ('epochs', 'linear', 'exp', 'dexp', 'jdexp')
+FORMS = (
+  'epochs',
+  'linear',
+  'cosine',
+  'poly',
+  'inverse',
+  'exp',
+  'dexp',
+  'jdexp',
+)
 
 
-def update_rule(momentum: float, decays: Tree) -> optax.GradientTransformation:
-  """Returns the rule above as an optax chain.
+def update_rule(
+  momentum: float,
+  decays: Tree,
+  *,
+  nesterov: bool = False,
+  rate_inside: bool = True,
+) -> optax.GradientTransformation:
+  """Returns the rule above, or the one of `optax.sgd`, as an optax chain.
 
   Its `update` takes one more argument, `rates`: a scalar for each parameter.
 
   Args:
     momentum: Share of the velocity that is kept, 0.9 in the paper.
     decays: Weight decay of each parameter.
+    nesterov: Whether momentum is Nesterov's.
+    rate_inside: Whether velocities have the rate in them. Without, weights move
+      by rate times velocity, as in `optax.sgd` and PyTorch.
   """
-  return optax.chain(
-    _add_decayed_weights(decays),
-    _scale_by_rates(),
-    _hold_where_rate_is_zero(optax.trace(momentum)),
-  )
+  velocity = _hold_where_rate_is_zero(optax.trace(momentum, nesterov), nesterov)
+  rates = _scale_by_rates()
+  last = (rates, velocity) if rate_inside else (velocity, rates)
+  return optax.chain(_add_decayed_weights(decays), *last)
 
 
 def _add_decayed_weights(decays: Tree) -> optax.GradientTransformation:
@@ -57,7 +74,7 @@ def _scale_by_rates() -> optax.GradientTransformationExtraArgs:
 
 
 def _hold_where_rate_is_zero(
-  momentum: optax.GradientTransformation,
+  momentum: optax.GradientTransformation, nesterov: bool
 ) -> optax.GradientTransformationExtraArgs:
   """Keeps weight and velocity as they are where the rate is 0.
 
@@ -65,16 +82,17 @@ def _hold_where_rate_is_zero(
   """
 
   def update(updates, state, params=None, *, rates, **_):
-    _, new_state = momentum.update(updates, state, params)
+    moved, new_state = momentum.update(updates, state, params)
     velocity = jax.tree.map(
       lambda new, old, rate: jnp.where(rate > 0, new, old),
       new_state.trace,
       state.trace,
       rates,
     )
-    # Computed from the new velocity, so that XLA updates it once, in place.
+    if not nesterov:
+      moved = velocity  # so that XLA updates it once, in place
     moved = jax.tree.map(
-      lambda v, rate: jnp.where(rate > 0, v, jnp.zeros_like(v)), velocity, rates
+      lambda v, rate: jnp.where(rate > 0, v, jnp.zeros_like(v)), moved, rates
     )
     return moved, new_state._replace(trace=velocity)
 
@@ -82,10 +100,14 @@ def _hold_where_rate_is_zero(
 
 
 def decay_tree(params: Tree, optimizer: ml_collections.ConfigDict) -> Tree:
-  """Returns the weight decay of every parameter, which is 0 for biases."""
+  """Returns the weight decay of every parameter.
+
+  Biases, and scales of batch normalisation, have none unless
+  `optimizer.decay_biases` is set.
+  """
 
   def decay(path, _):
-    if path[1].key != 'kernel':
+    if path[-1].key != 'kernel' and not optimizer.decay_biases:
       return 0.0
     factors = optimizer.decay_multipliers
     multipliers = [factors.get(name, 1.0) for name in _names(path)]
@@ -94,10 +116,10 @@ def decay_tree(params: Tree, optimizer: ml_collections.ConfigDict) -> Tree:
   return jax.tree_util.tree_map_with_path(decay, params)
 
 
-def _names(path: tuple) -> tuple[str, str]:
+def _names(path: tuple) -> list[str]:
   """Returns the names that address a parameter: 'conv1' and 'conv1/kernel'."""
-  layer, kind = path[0].key, path[1].key
-  return layer, f'{layer}/{kind}'
+  keys = [part.key for part in path]
+  return ['/'.join(keys[:end]) for end in range(1, len(keys) + 1)]
 
 
 def epochs_to_steps(
@@ -153,7 +175,8 @@ def create_learning_rate_fn(
     bias_rate = initial_bias_rate * bias_factor(step) * scale
 
     def rate(path, _):
-      result = weight_rate if path[1].key == 'kernel' else bias_rate
+      is_weight = path[-1].key in ('kernel', 'scale')
+      result = weight_rate if is_weight else bias_rate
       for name in _names(path):
         factor = optimizer.rate_multipliers.get(name, 1.0)
         factor *= layer_drops[name](step) if name in layer_drops else 1.0
@@ -184,6 +207,9 @@ def _form(
   is (CHM src/lr.cu, where p moves on once in a data file)
 
       linear   (1 - p) + p / F
+      cosine   (1 + cos(pi p)) / 2
+      poly     (1 - p)^power
+      inverse  (1 + p)^(-power)
       exp      F^(-p)
       dexp     r(i) = F^(-i / (S - 1)) in level i, from p = i / S on
       jdexp    sqrt(r(i) r(i - 1)) in the second half of each level i >= 1
@@ -200,6 +226,12 @@ def _form(
   factor, levels = schedule.total_factor, schedule.levels
   if schedule.name == 'linear':
     return optax.linear_schedule(1.0, 1 / factor, num_steps)
+  if schedule.name == 'cosine':
+    return optax.cosine_decay_schedule(1.0, num_steps)
+  if schedule.name == 'poly':
+    return optax.polynomial_schedule(1.0, 0.0, schedule.power, num_steps)
+  if schedule.name == 'inverse':
+    return lambda step: (1 + step / num_steps) ** -schedule.power
   if schedule.name == 'exp':
     return optax.exponential_decay(1.0, num_steps, 1 / factor)
   if schedule.name not in ('dexp', 'jdexp'):

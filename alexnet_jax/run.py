@@ -9,12 +9,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import ml_collections
+from flax import traverse_util
 
-from alexnet_jax import metrics, optim, parallel, train_step
+from alexnet_jax import errors, metrics, optim, parallel, train_step
 from alexnet_jax.data import augment, preprocessing
-from alexnet_jax.models import AlexNet
 from alexnet_jax.train_step import TrainState
 
 Tree = Any
@@ -90,7 +91,7 @@ class Run:
   plan: parallel.Plan
   preprocessing: preprocessing.Preprocessing
   steps: Steps
-  model: AlexNet
+  model: nn.Module
   by_tower: TrainState
   learning_rates: optim.LearningRateFn
 
@@ -113,11 +114,12 @@ class Run:
       optimizer=train_step.create_optimizer(self.config, self.by_tower.params),
       learning_rates=self.learning_rates,
       by_tower=self.by_tower.params,
+      label_smoothing=self.config.optimizer.label_smoothing,
     )
 
   @functools.cached_property
   def eval_step(self) -> Callable[[Tree, Tree], metrics.Sums]:
-    """Program of (params, batch): sums of metrics over the global batch."""
+    """Program of (variables, batch): sums of metrics over the global batch."""
     program = functools.partial(
       train_step.eval_step,
       model=self.model,
@@ -129,7 +131,7 @@ class Run:
 
   @functools.cached_property
   def predict(self) -> Callable[[Tree, jax.Array], jax.Array]:
-    """Program of (params, images [N, S, S, 3]): log probabilities."""
+    """Program of (variables, images [N, S, S, 3]): log probabilities."""
     program = functools.partial(
       train_step.predict,
       model=self.model,
@@ -177,9 +179,9 @@ class Run:
     """Returns the canonical state of what the devices hold."""
     return self.plan.get_state(state, self.by_tower)
 
-  def put_params(self, params: Tree) -> Tree:
-    """Spreads canonical parameters over the devices."""
-    return self.plan.put_state(params, self.by_tower.params)
+  def put_variables(self, variables: Tree) -> Tree:
+    """Spreads canonical 'params' and 'batch_stats' over the devices."""
+    return self.plan.put_state(variables, self.by_tower.variables)
 
   def put_everywhere(self, tree: Tree) -> Tree:
     """Puts values without a tower axis on every device."""
@@ -204,16 +206,33 @@ def build_run(
   """
   plan = parallel.make_plan(config.model.towers, config.num_devices)
   steps = count_steps(config, num_examples)
+  abstract = train_step.abstract_train_state(config)
+  if config.model.name != 'alexnet':  # whose table was checked
+    _check_names(config, abstract.params)
   return Run(
     config=config,
     plan=plan,
     preprocessing=inputs,
     steps=steps,
     model=train_step.create_model(config, plan.towers),
-    by_tower=train_step.tower_wise(
-      config, train_step.abstract_train_state(config)
-    ),
+    by_tower=train_step.tower_wise(config, abstract),
     learning_rates=optim.create_learning_rate_fn(
       config, steps.from_epochs, steps.total
     ),
   )
+
+
+def _check_names(config: ml_collections.ConfigDict, params: Tree) -> None:
+  """Raises UserError for a rate or a decay of parameters that do not exist."""
+  paths = traverse_util.flatten_dict(params, sep='/')
+  for group, fields in (
+    ('optimizer', ('rate_multipliers', 'decay_multipliers')),
+    ('schedule', ('layer_drops',)),
+  ):
+    for field in fields:
+      for name in config[group][field]:
+        if not any(f'{path}/'.startswith(f'{name}/') for path in paths):
+          raise errors.UserError(
+            f'{group}.{field} names {name!r}, which is no parameter; choose '
+            f'from {", ".join(params)}, or a part of one, as {min(paths)}.'
+          )

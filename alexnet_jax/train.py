@@ -160,7 +160,7 @@ def train_and_evaluate(
           if 'eval' in due:
             with meter.paused():
               values, timing = evaluate.evaluate(
-                run, state.params, data, 'validation', signals.check
+                run, state.variables, data, 'validation', signals.check
               )
             _check_loss(values['loss'], step)
             writer.write(step, epoch, 'validation', values, timing)
@@ -256,6 +256,7 @@ def _prepare_run(
   if newest_step is None:
     prepare.check_origin(data, config.data.manual_dir)
   validate.check_num_classes(config, data)
+  validate.check_channels(config, data)
   if origin:
     fine_tune.check_head(config, expected, origin, data.class_names)
   inputs = (
@@ -289,10 +290,10 @@ def _restore_or_initialize(
   state, progress = train_step.create_train_state(run.config), Progress()
   if origin:
     fine_tune.check_preprocessing(run.config, origin, run.preprocessing)
-    params = fine_tune.first_params(
-      run.config, state.params, origin, data.class_names
+    variables = fine_tune.first_variables(
+      run.config, state.variables, origin, data.class_names
     )
-    state = state.replace(params=params)
+    state = state.replace(**variables)
     # The origin may train on: from here, this run is its own.
     saved.save(0, state, progress.to_json(run.preprocessing))
     saved.wait()

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,11 @@ import optax
 
 from alexnet_jax import metrics, optim, parallel
 from alexnet_jax.data import augment, pipeline, preprocessing
-from alexnet_jax.models import AlexNet
+from alexnet_jax.models import MODELS
 
 Tree = Any
+# Weight of the loss of each auxiliary head (GoogLeNet, arXiv 1409.4842).
+_AUXILIARY_WEIGHT = 0.3
 
 
 @flax.struct.dataclass
@@ -29,6 +32,7 @@ class TrainState:
     step: Number of updates so far.
     params: Network parameters. In canonical form, a tower-wise parameter has
       all T towers in its leading axis.
+    batch_stats: Running moments of batch normalisation, {} without it.
     opt_state: State of the update rule; its velocities have the shapes of
       `params`.
     metric_sums: Sums of training metrics since the last row was logged.
@@ -38,15 +42,21 @@ class TrainState:
 
   step: Any
   params: Tree
+  batch_stats: Tree
   opt_state: Tree
   metric_sums: metrics.Sums
   first_nonfinite_step: Any
+
+  @property
+  def variables(self) -> dict[str, Tree]:
+    """The two collections of the network, 'params' and 'batch_stats'."""
+    return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
 def create_model(
   config: ml_collections.ConfigDict,
   towers: parallel.LocalTowers | parallel.DeviceTowers | None = None,
-) -> AlexNet:
+) -> nn.Module:
   """Returns the network of `config.model`.
 
   Args:
@@ -54,15 +64,21 @@ def create_model(
     towers: Towers of one device; None for all towers.
   """
   local = parallel.LocalTowers(config.model.towers)
-  return AlexNet(ml_collections.FrozenConfigDict(config.model), towers or local)
+  model = MODELS[config.model.name]
+  return model(ml_collections.FrozenConfigDict(config.model), towers or local)
 
 
 def create_optimizer(
   config: ml_collections.ConfigDict, params: Tree
 ) -> optax.GradientTransformationExtraArgs:
   """Returns the update rule with the config's momentum and weight decays."""
-  decays = optim.decay_tree(params, config.optimizer)
-  return optim.update_rule(config.optimizer.momentum, decays)
+  optimizer = config.optimizer
+  return optim.update_rule(
+    optimizer.momentum,
+    optim.decay_tree(params, optimizer),
+    nesterov=optimizer.nesterov,
+    rate_inside=optimizer.rate_inside,
+  )
 
 
 def create_train_state(config: ml_collections.ConfigDict) -> TrainState:
@@ -85,11 +101,13 @@ def abstract_train_state(config: ml_collections.ConfigDict) -> TrainState:
 def _initial_state(config: ml_collections.ConfigDict) -> TrainState:
   key = augment.random_key(config.seed, 'init')
   size = config.data.crop_size
-  images = jnp.zeros((1, size, size, 3))
-  params = create_model(config).init(key, images)['params']
+  images = jnp.zeros((1, size, size, config.data.channels))
+  variables = create_model(config).init(key, images)
+  params = variables['params']
   return TrainState(
     step=jnp.int32(0),
     params=params,
+    batch_stats=variables.get('batch_stats', {}),
     opt_state=create_optimizer(config, params).init(params),
     metric_sums=metrics.zeros(),
     first_nonfinite_step=jnp.int32(-1),
@@ -97,11 +115,16 @@ def _initial_state(config: ml_collections.ConfigDict) -> TrainState:
 
 
 def tower_wise(config: ml_collections.ConfigDict, state: TrainState) -> Tree:
-  """Marks the leaves with a leading tower axis: all parameters but the head's.
+  """Marks the leaves with a leading tower axis.
+
+  In AlexNet these are all parameters but the head's; other networks have none.
 
   Returns:
     A TrainState of booleans.
   """
+  nowhere = jax.tree.map(lambda _: False, state)
+  if config.model.name != 'alexnet':
+    return nowhere
   by_tower = {
     layer: dict.fromkeys(leaves, config.model[layer].kind != 'head')
     for layer, leaves in state.params.items()
@@ -113,7 +136,6 @@ def tower_wise(config: ml_collections.ConfigDict, state: TrainState) -> Tree:
     by_tower,
     transform_non_params=lambda _: False,
   )
-  nowhere = jax.tree.map(lambda _: False, state)
   return nowhere.replace(params=by_tower, opt_state=velocities)
 
 
@@ -122,13 +144,14 @@ def train_step(
   batch: pipeline.Batch,
   rate_scale: jax.Array,
   *,
-  model: AlexNet,
+  model: nn.Module,
   plan: parallel.Plan,
   preprocess: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
   dropout_key: jax.Array,
   optimizer: optax.GradientTransformationExtraArgs,
   learning_rates: optim.LearningRateFn,
   by_tower: Tree,
+  label_smoothing: float = 0.0,
 ) -> tuple[TrainState, metrics.Sums]:
   """Makes one update on this device.
 
@@ -150,6 +173,7 @@ def train_step(
     learning_rates: Function of (step, scale, params) that returns a tree of
       rates.
     by_tower: Tree of booleans that marks the parameters with a tower axis.
+    label_smoothing: Share of each label that is spread evenly over the classes.
 
   Returns:
     The next state, and the sums of this step's metrics.
@@ -158,18 +182,31 @@ def train_step(
   global_batch = labels.shape[0] * plan.num_data_shards
   images = preprocess(batch['image'], batch['index'], state.step)
 
+  def cross_entropy(logits: jax.Array) -> jax.Array:
+    if not label_smoothing:
+      return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = jax.nn.one_hot(labels, logits.shape[-1])
+    targets = optax.smooth_labels(targets, label_smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
+
   def loss_share(params):
-    logits = model.apply(
-      {'params': params},
+    logits, changed = model.apply(
+      state.variables | {'params': params},
       images,
       batch['index'],
       train=True,
       rngs={'dropout': dropout_key},
+      mutable=['batch_stats', 'auxiliary_logits'],
     )
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return losses.sum() / (global_batch * plan.towers_per_example), logits
+    losses = cross_entropy(logits)
+    for auxiliary in jax.tree.leaves(changed.get('auxiliary_logits', {})):
+      losses += _AUXILIARY_WEIGHT * cross_entropy(auxiliary)
+    share = losses.sum() / (global_batch * plan.towers_per_example)
+    return share, (logits, changed.get('batch_stats', {}))
 
-  gradients, logits = jax.grad(loss_share, has_aux=True)(state.params)
+  gradients, (logits, batch_stats) = jax.grad(loss_share, has_aux=True)(
+    state.params
+  )
   gradients = plan.sum_gradients(gradients, by_tower)
   gradient_norm = plan.global_norm(gradients, by_tower)
   sums = plan.sum_data_shards(
@@ -190,6 +227,11 @@ def train_step(
   state = TrainState(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
+    batch_stats=jax.tree.map(
+      lambda new, old: jnp.where(is_bad, old, new),
+      batch_stats,
+      state.batch_stats,
+    ),
     opt_state=opt_state,
     metric_sums=jax.tree.map(jnp.add, state.metric_sums, sums),
     first_nonfinite_step=jnp.where(
@@ -200,10 +242,10 @@ def train_step(
 
 
 def eval_step(
-  params: Tree,
+  variables: Tree,
   batch: pipeline.Batch,
   *,
-  model: AlexNet,
+  model: nn.Module,
   plan: parallel.Plan,
   preprocess: preprocessing.Preprocessing,
   num_views: int,
@@ -211,7 +253,7 @@ def eval_step(
   """Returns the sums of metrics over the global batch.
 
   Args:
-    params: Parameters on this device.
+    variables: Parameters and running moments on this device.
     batch: Examples of this device, see `pipeline.eval_batches`.
     model: Network over the towers that this device holds.
     plan: Plan that spreads the work over devices.
@@ -219,7 +261,7 @@ def eval_step(
     num_views: Patches that are averaged, 1 or 10.
   """
   averaged = predict(
-    params,
+    variables,
     batch['image'],
     model=model,
     preprocess=preprocess,
@@ -230,17 +272,17 @@ def eval_step(
 
 
 def predict(
-  params: Tree,
+  variables: Tree,
   images: jax.Array,
   *,
-  model: AlexNet,
+  model: nn.Module,
   preprocess: preprocessing.Preprocessing,
   num_views: int,
 ) -> jax.Array:
   """Returns class probabilities of whole images, averaged over views.
 
   Args:
-    params: Parameters on this device.
+    variables: Parameters and running moments on this device.
     images: [N, S, S, 3] of uint8.
     model: Network over the towers that this device holds.
     preprocess: Preprocessing of the run.
@@ -251,7 +293,7 @@ def predict(
   """
   crop_size = int(preprocess.crop_size)
   log_probs = [
-    jax.nn.log_softmax(model.apply({'params': params}, preprocess(view)))
+    jax.nn.log_softmax(model.apply(variables, preprocess(view)))
     for view in augment.views(images, crop_size, num_views)
   ]
   return log_mean_exp(jnp.stack(log_probs))

@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from flax import traverse_util
 
-from alexnet_jax import errors, parallel, paths, validate
+from alexnet_jax import errors, models, parallel, paths, validate
 from alexnet_jax.data import augment, ilsvrc, prepare, preprocessing, records
 from alexnet_jax.data import images as image_files
 from alexnet_jax.models import alexnet, layers
@@ -46,8 +47,8 @@ class TrainedRun:
     workdir: Absolute path of the run.
     config: Config of the run, with what evaluation has changed.
     preprocessing: Preprocessing that the network was trained with.
-    params: Canonical parameters as numpy arrays (`read`), or parameters on the
-      devices (`load`, `restore`).
+    variables: 'params' and 'batch_stats', canonical and as numpy arrays
+      (`read`), or on the devices (`load`, `restore`).
     step: Step of the checkpoint.
     class_names: Names of the classes in the order of labels.
     digest: Digest of checkpoint and preprocessing, which tells networks apart.
@@ -56,7 +57,7 @@ class TrainedRun:
   workdir: pathlib.Path
   config: ml_collections.ConfigDict
   preprocessing: preprocessing.Preprocessing
-  params: Tree
+  variables: dict[str, Tree]
   step: int
   class_names: list[str]
   digest: str
@@ -68,6 +69,11 @@ class TrainedRun:
   def run(self) -> Run:
     """Programs that apply the network."""
     return build_run(self.config, self.preprocessing)
+
+  @property
+  def params(self) -> Tree:
+    """Parameters of the network."""
+    return self.variables['params']
 
   @property
   def plan(self) -> parallel.Plan:
@@ -130,8 +136,29 @@ class TrainedRun:
       UserError: If the network has no such layer, or an image cannot be read
         or has a wrong shape or type.
     """
-    alexnet.layer_row(self.config.model, layer)
+    self.check_layer(layer)
     return self._apply(layer, images, batch_size)
+
+  def check_colors(self, images: np.ndarray) -> None:
+    """Raises UserError if a network for grey images gets one in colour."""
+    if self.config.data.channels == 1 and np.ptp(images, axis=-1).any():
+      raise errors.UserError(
+        f'{self.workdir} was trained on grey images (data.channels=1) and gets '
+        'one in colour; give grey ones.'
+      )
+
+  def check_layer(self, layer: str) -> None:
+    """Raises UserError if the network has no layer of this name."""
+    if self.config.model.name == 'alexnet':
+      alexnet.layer_row(self.config.model, layer)
+      return
+    names = traverse_util.flatten_dict(self.params, sep='/')
+    if not any(name.startswith(f'{layer}/') for name in names):
+      raise errors.UserError(
+        f'layer={layer!r} does not exist in this network: choose from '
+        f'{", ".join(self.params)}, or a part of one, as '
+        f'{min(names).rpartition("/")[0]}.'
+      )
 
   def _apply(
     self,
@@ -234,8 +261,8 @@ def _read(
   _check_jax_options()
   validate.check_config(config)
   inputs = preprocessing.load(workdir / 'preprocessing.npz')
-  expected = abstract_train_state(config).params
-  step, params, extra = _restore_params(workdir, config.eval.step, expected)
+  expected = abstract_train_state(config).variables
+  step, variables, extra = _restore(workdir, config.eval.step, expected)
   inputs.check_digest(extra['preprocessing'])
   # `extra` holds a digest of every leaf and of the preprocessing.
   text = json.dumps(extra, sort_keys=True)
@@ -243,7 +270,7 @@ def _read(
     workdir=workdir,
     config=config,
     preprocessing=inputs,
-    params=params,
+    variables=variables,
     step=step,
     class_names=(workdir / 'class_names.txt').read_text().splitlines(),
     digest=hashlib.sha256(text.encode()).hexdigest(),
@@ -259,10 +286,10 @@ def _check_jax_options() -> None:
       )
 
 
-def _restore_params(
+def _restore(
   workdir: pathlib.Path, step: int, like: Tree
 ) -> tuple[int, Tree, dict]:
-  """Restores parameters, maybe while the run trains.
+  """Restores parameters and running moments, maybe while the run trains.
 
   The newest checkpoint may be removed before it is read. There is a newer one
   then, which is read instead.
@@ -271,15 +298,14 @@ def _restore_params(
     newest = files.newest_step(workdir)
     try:
       with checkpoints.Checkpointer(workdir) as checkpointer:
-        found, state, extra = checkpointer.restore(step, {'params': like})
-        return found, state['params'], extra
+        return checkpointer.restore(step, like)
     except errors.UserError:
       if step or files.newest_step(workdir) == newest:
         raise
 
 
 def _put(network: TrainedRun) -> TrainedRun:
-  network.params = network.run.put_params(network.params)
+  network.variables = network.run.put_variables(network.variables)
   return network
 
 
@@ -294,9 +320,9 @@ def create_extractor(
 
   Args:
     network: Network with its parameters on the devices.
-    layer: Name of the layer.
+    layer: Name of the layer, or its path, as 'stage3/block2'.
     batch_size: Images at a time.
-    part: OUTPUT or MAPS.
+    part: OUTPUT or MAPS, which differ in AlexNet only.
     reduce: Function that the devices apply to features [N, H, W, C], or [N, D]
       of dense layers; it returns a tree of arrays [N, ...].
 
@@ -309,23 +335,26 @@ def create_extractor(
       among the devices.
   """
   parallel.check_batch_size(network.plan, batch_size)
-  is_head = alexnet.layer_row(network.config.model, layer).kind == 'head'
+  network.check_layer(layer)
+  # Each device has the whole head, and its own towers of other layers.
+  is_whole = layer == models.head_name(network.config.model)
   model, crop_size = network.run.model, network.config.data.crop_size
 
-  def program(params: Tree, images: jax.Array) -> Tree:
+  def program(variables: Tree, images: jax.Array) -> Tree:
     """Runs on each device; XLA drops the layers above."""
     (patch,) = augment.views(images, crop_size, 1)
     _, kept = model.apply(
-      {'params': params},
+      variables,
       network.preprocessing(patch),
-      capture_intermediates=lambda module, _: module.name == layer,
+      capture_intermediates=lambda module, _: '/'.join(module.path) == layer,
       mutable=['intermediates'],
     )
-    kept = kept['intermediates']
-    maps, output = kept[layer]['__call__'], kept[f'{layer}_output']
-    (made,) = maps if part == MAPS else output
-    # Each device has the whole head, and its own towers of other layers.
-    made = jax.tree.leaves(made)[0] if is_head else model.towers.gather(made)
+    kept = traverse_util.flatten_dict(kept['intermediates'], sep='/')
+    # Only AlexNet keeps an output after the operations of a layer.
+    maps = kept[f'{layer}/__call__']
+    (made,) = maps if part == MAPS else kept.get(f'{layer}_output', maps)
+    parts = jax.tree.leaves(made)
+    made = parts[0] if is_whole else model.towers.gather(parts)
     return reduce(layers.at_least_float32(made))
 
   compiled = network.plan.compile(
@@ -352,15 +381,16 @@ def create_predictor(network: TrainedRun, batch_size: int) -> ImageFunction:
 def _in_batches(
   network: TrainedRun, compiled: Callable[[Tree, Tree], Tree], batch_size: int
 ) -> ImageFunction:
-  """Turns a program of (params, images) into a function of any N images."""
+  """Turns a program of (variables, images) into a function of any N images."""
 
   def apply_batch(images: np.ndarray) -> Tree:
     padding = ((0, batch_size - len(images)), (0, 0), (0, 0), (0, 0))
     on_devices = network.plan.put_batch(np.pad(images, padding))
-    made = network.plan.get_batch(compiled(network.params, on_devices))
+    made = network.plan.get_batch(compiled(network.variables, on_devices))
     return jax.tree.map(lambda x: x[: len(images)], made)
 
   def apply(images: np.ndarray) -> Tree:
+    network.check_colors(images)
     # Without images, a batch of nothing but padding gives the shapes.
     starts = range(0, max(len(images), 1), batch_size)
     parts = [apply_batch(images[i : i + batch_size]) for i in starts]

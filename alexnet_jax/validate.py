@@ -4,14 +4,19 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from alexnet_jax import errors, optim
+from alexnet_jax import errors, models, optim
 from alexnet_jax.data import images, records
-from alexnet_jax.models import alexnet
+from alexnet_jax.models import alexnet, layers
 
 _CHOICES = {
-  'model.activation': tuple(alexnet.ACTIVATIONS),
+  'model.activation': tuple(layers.ACTIVATIONS),
   'model.init': ('normal', 'he'),
   'model.dtype': ('float32', 'bfloat16'),
+  'model.name': tuple(models.MODELS),
+  'model.lenet.pool': ('avg', 'max'),
+  'model.resnet.shortcut': ('A', 'B'),
+  'model.resnet.stem': ('imagenet', 'cifar'),
+  'data.channels': (1, 3),
   'data.color_noise': ('none', 'paper', 'source'),
   'eval.views': (1, 10),
   'eval.split': ('train', 'validation'),
@@ -31,6 +36,7 @@ _RANGES = {
   'profile_steps': (0, 10**6),
   'data.image_size': images.SIZES,
   'data.crop_size': (1, 4096),
+  'data.pad': (0, 4096),
   'data.train_examples': (0, 10**9),
   'data.color_noise_epochs': (0, 1e6),
   'data.workers': (0, 1024),
@@ -50,9 +56,11 @@ _RANGES = {
   'optimizer.learning_rate': (0, 1e6),
   'optimizer.bias_rate_multiplier': (0, 1e6),
   'optimizer.momentum': (0, 1),
+  'optimizer.label_smoothing': (0, 1),
   'optimizer.weight_decay': (0, 1e6),
   'schedule.total_factor': (1, 1e6),
   'schedule.levels': (2, 100),
+  'schedule.power': (1e-6, 100),
   'schedule.biases.total_factor': (1, 1e6),
   'schedule.biases.levels': (2, 100),
   'schedule.patience': (1, 10**6),
@@ -84,9 +92,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     UserError: A sentence with the field, its value and the remedy.
   """
   for name, choices in _CHOICES.items():
-    _check_choice(name, _get(config, name), choices)
+    if (value := _get(config, name)) is not None:
+      _check_choice(name, value, choices)
   for name, limits in _RANGES.items():
-    _check_range(name, _get(config, name), limits)
+    if (value := _get(config, name)) is not None:
+      _check_range(name, value, limits)
   _check_scale(config.data.scale)
   if config.init_fresh and not config.init_from:
     raise errors.UserError(
@@ -98,7 +108,14 @@ def check_config(config: ml_collections.ConfigDict) -> None:
       f'data.crop_size={config.data.crop_size} is larger than '
       f'data.image_size={config.data.image_size}: give a smaller crop.'
     )
-  _check_layers(config)
+  if config.model.name == 'alexnet':
+    _check_layers(config)
+  elif config.model.towers != 1:
+    raise errors.UserError(
+      f'model.towers={config.model.towers} but {config.model.name} has one '
+      'column of layers; give model.towers=1.'
+    )
+  _check_color(config.data)
   _check_schedule(config.schedule)
   _check_drops('schedule.drops', config.schedule.drops)
   _check_drops('schedule.biases.drops', config.schedule.biases.drops)
@@ -107,7 +124,10 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 
 def _get(config: ml_collections.ConfigDict, name: str) -> object:
+  """Returns a field, None if networks other than AlexNet do not have it."""
   for part in name.split('.'):
+    if part not in config:
+      return None
     config = config[part]
   return config
 
@@ -141,6 +161,14 @@ def _check_scale(scale: object) -> None:
     )
   for value in scales:
     _check_range('data.scale', value, _SCALES)
+
+
+def _check_color(data: ml_collections.ConfigDict) -> None:
+  if data.channels == 1 and data.color_noise != 'none':
+    raise errors.UserError(
+      f'data.color_noise={data.color_noise!r} but grey images have no colours; '
+      'give data.color_noise=none.'
+    )
 
 
 def _check_layers(config: ml_collections.ConfigDict) -> None:
@@ -204,6 +232,17 @@ def _check_drops(name: str, pairs: object) -> None:
     raise errors.UserError(
       f'{name}={pairs!r} is no list of pairs (epoch, factor), each from 0 to '
       '1e6: write it as ((25, 0.1), (51, 0.1)).'
+    )
+
+
+def check_channels(
+  config: ml_collections.ConfigDict, prepared: records.PreparedSet
+) -> None:
+  """Raises UserError if a network for grey images is given colours."""
+  if config.data.channels == 1 and not prepared.is_grey:
+    raise errors.UserError(
+      f'data.channels=1 but the images of {prepared.directory} have colours; '
+      'give data.channels=3, or grey images.'
     )
 
 

@@ -72,6 +72,7 @@ def train_batches(
     steps=range(start_step, end_step),
     size=data.crop_size,
     workers=data.workers,
+    pad=data.pad,
   ):
     yield {'image': image, 'label': label, 'index': place.astype(np.uint32)}
 
@@ -106,7 +107,7 @@ def draw_examples(
   places: np.ndarray,
 ) -> augment.Draws:
   """Draws records, crops and flips of the examples at `places` [b] in a run."""
-  margin = prepared.image_size - data.crop_size
+  margin = prepared.image_size + 2 * data.pad - data.crop_size
   count = num_train_examples(prepared, data)
   draws = augment.draw(seed, places, count, margin)
   if data.train_examples:
@@ -223,6 +224,7 @@ def _batches(
   steps: range,
   size: int,
   workers: int,
+  pad: int = 0,
 ) -> Iterator[tuple[np.ndarray, ...]]:
   """Yields images [b, size, size, 3], labels [b] and places [b]."""
   split, workers = prepared.open_split(split_name), workers or num_cores()
@@ -235,7 +237,12 @@ def _batches(
     return draw(places), places
 
   if isinstance(split, records.RawSplit):
-    load = _load_raw(split, draw_piece, size)
+    load = _load_raw(split, draw_piece, size, _create_pad(prepared, pad))
+  elif pad:
+    raise errors.UserError(
+      f'data.pad={pad} but {prepared.directory} holds JPEGs; prepare the set '
+      'again with --encoding=raw, or give data.pad=0.'
+    )
   else:
     load = _load_jpeg(split, draw_piece, size, prepared.image_size)
   dataset = tf.data.Dataset.range(
@@ -254,6 +261,24 @@ def _batches(
   except tf.errors.OpError as error:
     rows = draw(step * batch_size + own).records
     raise _damaged(prepared, split_name, rows) from error
+
+
+def _create_pad(
+  prepared: records.PreparedSet, pad: int
+) -> Callable[[np.ndarray], np.ndarray]:
+  """Returns a function that puts `pad` pixels of mean colour around images."""
+  if not pad:
+    return lambda image: image
+  mean = prepared.statistics()['mean_image'].mean(axis=(0, 1))
+  side = prepared.image_size + 2 * pad
+  blank = np.broadcast_to(np.uint8(mean.round()), (side, side, 3))
+
+  def add(image: np.ndarray) -> np.ndarray:
+    padded = blank.copy()
+    padded[pad:-pad, pad:-pad] = image
+    return padded
+
+  return add
 
 
 def _num_pieces(count: int) -> int:
@@ -297,7 +322,10 @@ def _load_jpeg(
 
 
 def _load_raw(
-  split: records.RawSplit, draw_piece: DrawPiece, size: int
+  split: records.RawSplit,
+  draw_piece: DrawPiece,
+  size: int,
+  add_pad: Callable[[np.ndarray], np.ndarray],
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
   """Returns a function that loads a piece: copied from the mapped file."""
 
@@ -305,7 +333,7 @@ def _load_raw(
     draws, places = draw_piece(number)
     crops = np.empty((len(places), size, size, 3), np.uint8)
     for crop, record, (top, left), flip in zip(crops, *draws, strict=True):
-      window = split[record][top : top + size, left : left + size]
+      window = add_pad(split[record])[top : top + size, left : left + size]
       if flip:
         for colour in range(3):  # several times as fast as all three at once
           crop[..., colour] = window[:, ::-1, colour]

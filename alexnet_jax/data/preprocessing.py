@@ -25,7 +25,8 @@ class Preprocessing:
   """Mean image, scale and principal components of colour.
 
   Attributes:
-    mean_image: [S, S, 3] of float32, on the 0-255 scale.
+    mean_image: [S, S, C] of float32, on the 0-255 scale. With C = 1, the
+      network reads grey pictures.
     eigenvalues: [3] of float32, of the RGB covariance on the 0-255 scale,
       largest first.
     eigenvectors: [3, 3] of float32, one per column, in the same order.
@@ -55,11 +56,12 @@ class Preprocessing:
       noise: Function applied after the mean and before the scale, in training.
 
     Returns:
-      [N, c, c, 3] of float32.
+      [N, c, c, C] of float32.
     """
     margin = (self.mean_image.shape[0] - int(self.crop_size)) // 2
     end = margin + int(self.crop_size)
     mean = self.mean_image[margin:end, margin:end]
+    images = images[..., : mean.shape[-1]]  # colours of a grey one are alike
     return noise(images.astype(jnp.float32) - mean) / self.scale
 
   def digest(self) -> str:
@@ -105,12 +107,13 @@ def from_statistics(
 
   Args:
     prepared: Prepared set.
-    data: Config of the data, `config.data`, with `scale` and `crop_size`.
+    data: Config of the data, `config.data`, with `scale` and so on.
   """
   statistics = prepared.statistics()
   eigenvalues, eigenvectors = np.linalg.eigh(statistics['rgb_covariance'])
+  mean = statistics['mean_image'][..., : data.channels]
   return Preprocessing(
-    mean_image=statistics['mean_image'].astype(np.float32),
+    mean_image=np.float32(mean * data.subtract_mean),
     # Grey pictures have one component; rounding can push others below zero.
     eigenvalues=np.maximum(eigenvalues[::-1], 0).astype(np.float32),
     eigenvectors=eigenvectors[:, ::-1].astype(np.float32),

@@ -147,6 +147,11 @@ class PreparedSet:
     with np.load(self.directory / 'statistics.npz') as statistics:
       return dict(statistics)
 
+  @functools.cached_property
+  def is_grey(self) -> bool:
+    """True if all training images are grey: their three colours are equal."""
+    return bool(np.ptp(self.statistics()['rgb_covariance']) == 0)
+
   def shard_paths(self, split: str) -> list[pathlib.Path]:
     """Returns the paths of a split's shards, in order."""
     count, encoding = len(self.info['shards'][split]), self.info['encoding']

@@ -7,10 +7,12 @@ pool, 6 pixels a side; 60,965,224 parameters ("60 million", paper section 1).
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
+import flax.linen as nn
 import jax
 import ml_collections
-import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
@@ -21,6 +23,21 @@ from alexnet_jax.tools import tables
 _HEAD = ('layer', 'maps, one tower', 'output', 'parameters, all towers')
 
 
+def _apply(
+  config: ml_collections.ConfigDict, capture: bool | Callable
+) -> dict[str, Any]:
+  """Returns the shapes that layers make of one image, by their names."""
+  size = config.data.crop_size
+  images = jax.ShapeDtypeStruct((1, size, size, config.data.channels), 'f4')
+  program = functools.partial(
+    train_step.create_model(config).apply,
+    capture_intermediates=capture,
+    mutable=['intermediates'],
+  )
+  variables = train_step.abstract_train_state(config).variables
+  return jax.eval_shape(program, variables, images)[1]['intermediates']
+
+
 def layer_shapes(
   config: ml_collections.ConfigDict,
 ) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -28,17 +45,10 @@ def layer_shapes(
 
   A layer has two: its maps as computed, and its output after norms and pools.
   """
-  size = config.data.crop_size
-  model = train_step.create_model(config)
-  params = train_step.abstract_train_state(config).params
-  apply = functools.partial(
-    model.apply, capture_intermediates=True, mutable=['intermediates']
-  )
-  images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
-  _, kept = jax.eval_shape(apply, {'params': params}, images)
+  kept = _apply(config, True)
 
   def shape(name: str) -> tuple[int, ...]:
-    return jax.tree.leaves(kept['intermediates'][name])[0].shape[1:]
+    return jax.tree.leaves(kept[name])[0].shape[1:]
 
   table = alexnet.layer_table(config.model)
   return {name: (shape(name), shape(f'{name}_output')) for name in table}
@@ -51,16 +61,33 @@ def describe(config: ml_collections.ConfigDict) -> str:
   def count(tree) -> str:
     return f'{sum(x.size for x in jax.tree.leaves(tree)):,}'
 
+  if config.model.name == 'alexnet':
+    head, shapes = _HEAD, layer_shapes(config)
+  else:
+    head, shapes = ('layer', 'output', 'parameters'), _outputs(config)
   rows = [
     (
       name,
-      *(' x '.join(map(str, shape)) for shape in both),
-      count(params[name]),
+      *(' x '.join(map(str, shape)) for shape in made),
+      count(params.get(name, {})),
     )
-    for name, both in layer_shapes(config).items()
+    for name, made in shapes.items()
   ]
-  rows.append(('total', '', '', count(params)))
-  return tables.markdown(_HEAD, rows, 'lllr')
+  rows.append(('total', *[''] * (len(head) - 2), count(params)))
+  return tables.markdown(head, rows, 'l' * (len(head) - 1) + 'r')
+
+
+def _outputs(config: ml_collections.ConfigDict) -> dict[str, list[tuple]]:
+  """Returns the shape that each layer of a network with one tower makes."""
+  order = []
+
+  def is_layer(module: nn.Module, _: str) -> bool:
+    if len(module.path) == 1 and module.name not in order:
+      order.append(module.name)
+    return len(module.path) == 1
+
+  kept = _apply(config, is_layer)
+  return {name: [jax.tree.leaves(kept[name])[0].shape[1:]] for name in order}
 
 
 def define_flags() -> None:

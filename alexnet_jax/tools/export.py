@@ -77,7 +77,7 @@ def export_program(run: trained.TrainedRun, path: pathlib.Path) -> None:
   config = run.config
   log_probabilities = functools.partial(
     train_step.predict,
-    jax.device_get(run.params),
+    jax.device_get(run.variables),
     model=train_step.create_model(config),
     preprocess=run.preprocessing,
     num_views=config.eval.views,

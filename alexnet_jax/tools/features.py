@@ -27,7 +27,11 @@ FLAGS = flags.FLAGS
 
 
 def last_hidden(model: ml_collections.ConfigDict) -> str:
-  """Returns the name of the layer before the head, or '' if there is none."""
+  """Returns the name of the layer before the head, or '' if there is none.
+
+  Raises:
+    UserError: If the network is not an AlexNet, so that --layer must say it.
+  """
   return ['', *alexnet.layer_table(model)][-2]
 
 

@@ -22,7 +22,15 @@ _PACKAGES = (
 )
 
 # Beginnings of the names of variables that a library's numbers may depend on.
-_VARIABLES = ('CUDA_', 'JAX_', 'NVIDIA_', 'OMP_', 'TF_', 'XLA_')
+_VARIABLES = (
+  'CUDA_',
+  'JAX_',
+  'NVIDIA_',
+  'OMP_',
+  'TF_ENABLE_',
+  'TF_XLA_',
+  'XLA_',
+)
 
 
 def describe() -> dict[str, object]:

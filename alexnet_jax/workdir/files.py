@@ -201,6 +201,8 @@ def _read_config(workdir: pathlib.Path) -> dict | None:
   defaults = flatten_config(json.loads(config_lib.base().to_json()))
   layers = stored.get('model.layers', [])[:-1]
   defaults |= {f'model.{name}.keep': 0.0 for name in layers}
+  if stored.get('model.name', 'alexnet') != 'alexnet':
+    defaults = {k: v for k, v in defaults.items() if not k.startswith('model.')}
   for name in _RETIRED:
     stored.pop(name, None)
   return traverse_util.unflatten_dict(defaults | stored, sep='.')

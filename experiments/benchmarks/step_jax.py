@@ -54,7 +54,7 @@ class Step:
 
   def evaluate(self) -> Callable[[], None]:
     """Starts the sums of metrics over one batch."""
-    sums = self._evaluate(self._state.params, self._eval_batch)
+    sums = self._evaluate(self._state.variables, self._eval_batch)
     return functools.partial(jax.block_until_ready, sums)
 
 
