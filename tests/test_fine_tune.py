@@ -117,7 +117,10 @@ def _die(*_):
   [
     ({'model.conv2.features': 7}, r'conv2/kernel is \[2, 5, 5, 4, 6\]'),
     # The head is taken over, for the classes are the same.
-    ({'model.fc7.features': 8, 'init_fresh': 'fc7'}, r'fc8/kernel is \[32, 3\]'),
+    (
+      {'model.fc7.features': 8, 'init_fresh': 'fc7'},
+      r'fc8/kernel is \[32, 3\]',
+    ),
     ({'init_fresh': 'conv9'}, "'conv9', which is no layer"),
     ({'init_from': '', 'init_fresh': 'fc7'}, 'init_from is empty'),
     ({'data.scale': 32.0}, 'data.scale=32.0 .* with 64.0'),
