@@ -6,7 +6,7 @@ import pytest
 from alexnet_jax import errors, trained
 from alexnet_jax.tools import export, import_weights
 from alexnet_jax.weights import caffe, torch_layout, weight_files
-from configs import bvlc_alexnet, caffenet, torchvision_alexnet
+from configs import bvlc_alexnet, caffenet, resnet18, torchvision_alexnet
 from tests import caffe_files, pictures
 
 torch = pytest.importorskip('torch')
@@ -167,3 +167,27 @@ def test_class_names_are_checked(tmp_path, names, match):
   with pytest.raises(errors.UserError, match=match):
     _import('caffenet', path, tmp_path / 'run', names=names)
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_resnet_of_torchvision_is_a_run(tmp_path):
+  config = resnet18.get_config('cifar10')
+  config.model.resnet.update({'blocks': (1, 1), 'width': 4})
+  net = torch_nets.ResNet((1, 1), 4, False, 'B', 'cifar')
+  net = torch_nets.randomize(net).eval()
+  path = tmp_path / 'net.safetensors'
+  weight_files.write(path, _arrays(net))
+  workdir = tmp_path / 'run'
+  import_weights.import_run(config, path, workdir, inputs='torchvision')
+  run = trained.load(str(workdir), {'num_devices': 1})
+  images = np.stack([pictures.smooth(i, 32, 32) for i in range(3)])
+  means, stds = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+  inputs = torch.from_numpy((images / 255 - means) / stds).float()
+  with torch.no_grad():
+    expected = net(inputs.permute(0, 3, 1, 2)).log_softmax(1).numpy()
+  actual = trained.create_predictor(run, len(images))(images)
+  assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
+  config.model.resnet.width = 8
+  with pytest.raises(errors.UserError, match='bn1/mean is .4., not .8.'):
+    import_weights.import_run(
+      config, path, tmp_path / 'other', inputs='torchvision'
+    )

@@ -11,6 +11,7 @@ import pytest
 
 from alexnet_jax import errors, models, parallel
 from alexnet_jax.models import batch_norm, googlenet, layers
+from alexnet_jax.weights import torchvision
 
 # As in tests/test_network.py: small programs that run once.
 QUICK = {'xla_backend_optimization_level': 0}
@@ -380,78 +381,6 @@ def test_devices_do_not_change_a_network(monkeypatch):
   assert_close(four, one, 1e-4)
 
 
-def vgg_paths(convs, batch_norm):
-  """Returns our path of each of torchvision's modules."""
-  paths, place = {'classifier.0': 'fc3', 'classifier.3': 'head'}, 0
-  for stage, count in enumerate(convs, 1):
-    for number in range(1, count + 1):
-      paths[f'features.{place}'] = f'conv{stage}_{number}'
-      paths[f'features.{place + 1}'] = f'bn{stage}_{number}'
-      place += 3 if batch_norm else 2
-    place += 1
-  return paths
-
-
-def resnet_paths(blocks):
-  """Returns our path of each of torchvision's modules."""
-  paths = {'conv1': 'conv1', 'bn1': 'bn1', 'fc': 'head'}
-  for stage, count in enumerate(blocks, 1):
-    for block in range(count):
-      theirs = f'layer{stage}.{block}'
-      ours = f'stage{stage}/block{block + 1}'
-      for part in ('conv1', 'bn1', 'conv2', 'bn2', 'conv3', 'bn3'):
-        paths[f'{theirs}.{part}'] = f'{ours}/{part}'
-      paths[f'{theirs}.downsample.0'] = f'{ours}/shortcut_conv'
-      paths[f'{theirs}.downsample.1'] = f'{ours}/shortcut_bn'
-  return paths
-
-
-def efficientnet_paths(stages):
-  """Returns our path of each of torchvision's modules."""
-  layers = {'features.0': 'stem', f'features.{len(stages) + 1}': 'top'}
-  paths = {'classifier.1': 'head'}
-  for stage, (expansion, *_, count) in enumerate(stages, 1):
-    first = 0 if expansion > 1 else -1
-    for block in range(count):
-      theirs = f'features.{stage}.{block}.block'
-      ours = f'stage{stage}/block{block + 1}'
-      for place, part in enumerate(('expand', 'depthwise', '', 'project')):
-        layers[f'{theirs}.{first + place}'] = f'{ours}/{part}'
-      paths[f'{theirs}.{first + 2}.fc1'] = f'{ours}/squeeze'
-      paths[f'{theirs}.{first + 2}.fc2'] = f'{ours}/excite'
-  for theirs, ours in layers.items():
-    paths |= {f'{theirs}.0': f'{ours}_conv', f'{theirs}.1': f'{ours}_bn'}
-  return paths
-
-
-LEAVES = {
-  'running_mean': ('batch_stats', 'mean'),
-  'running_var': ('batch_stats', 'var'),
-  'bias': ('params', 'bias'),
-}
-
-
-def variables_from(values, paths):
-  """Returns our variables from those of a net in PyTorch, by their names."""
-  variables = {'params': {}, 'batch_stats': {}}
-  for name, value in values.items():
-    module, _, kind = name.rpartition('.')
-    if kind == 'num_batches_tracked':
-      continue
-    leaf = 'scale' if value.ndim == 1 else 'kernel'
-    collection, leaf = LEAVES.get(kind, ('params', leaf))
-    if name == 'classifier.0.weight':  # of VGG, which reads maps of 4 x 4
-      value = value.unflatten(1, (-1, 4, 4)).permute(0, 2, 3, 1).flatten(1)
-    order = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[value.ndim]
-    tree = variables[collection]
-    for part in paths[module].split('/'):
-      tree = tree.setdefault(part, {})
-    tree[leaf] = value.permute(order).numpy()
-  return (
-    variables if variables['batch_stats'] else {'params': variables['params']}
-  )
-
-
 def count_values(torch, net):
   """Returns a dict that is filled with m, the values of each channel."""
   counts = {}
@@ -465,7 +394,7 @@ def count_values(torch, net):
   return counts
 
 
-def torch_step(torch, net, images, weight, paths):
+def torch_step(torch, net, images, weight, to_ours):
   """Returns logits of evaluation and training, and what a step changes."""
   before = {k: v.clone() for k, v in net.state_dict().items()}
   counts = count_values(torch, net)
@@ -477,7 +406,7 @@ def torch_step(torch, net, images, weight, paths):
     # Ours is the biased variance, PyTorch's m / (m - 1) times that.
     new, old = moments[f'{name}.running_var'], before[f'{name}.running_var']
     moments[f'{name}.running_var'] = 0.9 * old + (new - 0.9 * old) * (m - 1) / m
-  changed = variables_from(gradients | moments, paths)
+  changed = to_ours(gradients | moments)
   return evaluated.detach().numpy(), logits.detach().numpy(), changed
 
 
@@ -496,18 +425,26 @@ def step(model, variables, images, weight):
   return evaluated, logits, {'params': gradients, **state}
 
 
-def check_parity(torch, net, model, paths, side):
+def check_parity(torch, net, model, side):
   from tests import torch_nets
+
+  def to_ours(tensors):
+    arrays = {
+      name: tensor.numpy()
+      for name, tensor in tensors.items()
+      if not name.endswith('num_batches_tracked')
+    }
+    return torchvision.to_variables(model.config, arrays)
 
   net = torch_nets.randomize(net).double()
   rng = np.random.default_rng(0)
   images = rng.standard_normal((4, side, side, 3))
   weight = rng.standard_normal((4, 10))
-  variables = variables_from(net.state_dict(), paths)
+  variables = to_ours(net.state_dict())
   arguments = jax.tree.map(np.float32, (variables, images, weight))
   actual = quick_jit(functools.partial(step, model))(*arguments)
   x = torch.from_numpy(images).permute(0, 3, 1, 2)
-  expected = torch_step(torch, net, x, torch.from_numpy(weight), paths)
+  expected = torch_step(torch, net, x, torch.from_numpy(weight), to_ours)
   assert_close(jax.device_get(actual), expected, 1e-4)
 
 
@@ -522,7 +459,7 @@ def test_vgg_equals_pytorch(batch_norm):
   fields = {f'vgg.{k}': v for k, v in fields.items()}
   fields |= {'vgg.batch_norm': batch_norm, 'num_classes': 10, 'keep': 1.0}
   model = model_of('vgg16', **fields)
-  check_parity(torch, net, model, vgg_paths(convs, batch_norm), 16)
+  check_parity(torch, net, model, 16)
 
 
 @pytest.mark.parametrize(
@@ -546,7 +483,7 @@ def test_resnet_equals_pytorch(bottleneck, shortcut, stem, side):
   net = torch_nets.ResNet(**fields)
   fields = {f'resnet.{k}': v for k, v in fields.items()}
   model = model_of('resnet18', num_classes=10, **fields)
-  check_parity(torch, net, model, resnet_paths((1, 2)), side)
+  check_parity(torch, net, model, side)
 
 
 @pytest.mark.parametrize('form', ['TPU', 'TV'])
@@ -561,7 +498,7 @@ def test_efficientnet_equals_pytorch(form):
   fields |= {'batch_norm.epsilon': epsilon, 'batch_norm.momentum': 0.9}
   fields['efficientnet.torch_padding'] = form == 'TV'
   model = model_of('efficientnet_b0', **fields)
-  check_parity(torch, net, model, efficientnet_paths(stages), 18)
+  check_parity(torch, net, model, 18)
 
 
 class TorchNet:

@@ -8,6 +8,10 @@ r"""Makes a run of published weights, to evaluate, predict or fine-tune.
         --weights=bvlc_alexnet.caffemodel --mean=imagenet_mean.binaryproto \
         --workdir=runs/bvlc_alexnet
 
+    python -m alexnet_jax.tools.import_weights --inputs=torchvision \
+        --config=configs/resnet50.py --weights=resnet50.safetensors \
+        --workdir=runs/resnet50
+
 The config is the network's; the number of classes follows from the weights, and
 1000 classes are ImageNet's. --inputs names whose channel means and channel
 order the network was trained with; files of `alexnet_jax.tools.export` say that
@@ -32,7 +36,12 @@ from ml_collections import config_flags
 from alexnet_jax import command_line, errors, paths, validate
 from alexnet_jax.data import ilsvrc, preprocessing, records
 from alexnet_jax.train_step import create_train_state
-from alexnet_jax.weights import caffe, torch_layout, weight_files
+from alexnet_jax.weights import (
+  caffe,
+  torch_layout,
+  torchvision,
+  weight_files,
+)
 from alexnet_jax.workdir import checkpoints, files
 
 # Means of ImageNet's red, green and blue, 0-255, and what the first layer reads
@@ -95,9 +104,7 @@ def import_run(
       f'--inputs is missing, and weights={weights} do not say how pixels '
       f'become inputs; give one of {", ".join(_INPUTS)}.'
     )
-  arrays = torch_layout.from_torchvision_names(arrays)
-  config = _complete(config, arrays, told)
-  params = torch_layout.from_torch(config, arrays, told['channel_order'])
+  config, variables = _read_variables(config, arrays, told)
   names = names or metadata.get('class_names') or _default_names(config)
   _check_names(names, config.model.num_classes)
   mean = told['mean'] if mean is None else mean
@@ -105,7 +112,7 @@ def import_run(
 
   workdir.mkdir(parents=True, exist_ok=True)
   files.write_inputs(workdir, preprocess, names)
-  state = create_train_state(config).replace(params=params)
+  state = create_train_state(config).replace(**variables)
   with checkpoints.Checkpointer(workdir) as checkpointer:
     checkpointer.save(0, state, {'preprocessing': preprocess.digest()})
   origin = {'file': str(weights), 'sha256': records.sha256(weights)}
@@ -130,21 +137,29 @@ def _check_crop_size(
     )
 
 
-def _complete(
+def _read_variables(
   config: ml_collections.ConfigDict,
   arrays: weight_files.Arrays,
   told: dict[str, Any],
-) -> ml_collections.ConfigDict:
-  """Returns the config with the weights' number of classes and scale."""
+) -> tuple[ml_collections.ConfigDict, dict[str, Any]]:
+  """Returns the weights, and the config with their classes and scale."""
   config = config.copy_and_resolve_references()
-  head = arrays.get(f'{config.model.layers[-1]}.bias')
-  if head is not None:
-    config.model.num_classes = head.size
+  is_alexnet = config.model.name == 'alexnet'
+  if is_alexnet:
+    arrays = torch_layout.from_torchvision_names(arrays)
+    head = arrays.get(f'{config.model.layers[-1]}.bias')
+    count = None if head is None else head.size
+  else:
+    count = torchvision.num_classes(config.model, arrays)
+  config.model.num_classes = count or config.model.num_classes
   if 'scale' in told:
     with config.data.ignore_type():
       config.data.scale = told['scale']
   validate.check_config(config)
-  return config
+  if is_alexnet:
+    params = torch_layout.from_torch(config, arrays, told['channel_order'])
+    return config, {'params': params}
+  return config, torchvision.from_torchvision(config, arrays)
 
 
 def _default_names(config: ml_collections.ConfigDict) -> list[str]:

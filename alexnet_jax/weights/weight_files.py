@@ -49,7 +49,11 @@ def read(path: pathlib.Path) -> tuple[Arrays, Metadata]:
     return _check_finite(path, caffe.read_weights(path)), {}
   try:
     with safetensors.safe_open(path, 'numpy') as file:
-      arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
+      arrays = {
+        name: file.get_tensor(name)
+        for name in sorted(file.keys())
+        if not name.endswith('.num_batches_tracked')  # of batch normalisation
+      }
       metadata = file.metadata() or {}
   except Exception as error:  # of many types, for a file that is damaged
     raise errors.UserError(
