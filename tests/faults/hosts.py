@@ -68,7 +68,7 @@ def _compare(one: pathlib.Path, whole: pathlib.Path, count: int) -> trial.Row:
       before, after = a.pop(name), b.pop(name)
       worst = max(worst, abs(before - after) / before)
     if a != b:
-      return trial.Row(case, trial.WRONG, f'{a}; {b}')
+      return trial.Row(case, trial.WRONG, f'rows differ: {a}; {b}')
   outcome = trial.SURVIVED if worst < _TOLERANCE else trial.WRONG
   said = (
     f'losses and norms of {len(rows[0])} rows differ by {worst:.1e} at most'

@@ -166,7 +166,7 @@ MUTANTS = (
     'start_step=first_step + jax.process_index(),\n'
     '    end_step=run.steps.total + jax.process_index(),',
     ('hosts_2',),
-    'differ by',
+    'rows differ',
   ),
   Mutant(
     'keeps every batch',
