@@ -7,7 +7,7 @@ Clones the last commit, puts one mutant into the clone and runs the case that
 must find it, and so on. A mutant is caught if a row of the case is WRONG and
 says the mutant's reason. Writes mutants.md to --workdir, if given. The exit
 code is 1 if one was not caught, else 77 if this machine could not run a case.
-All take some 25 minutes.
+All take some 40 minutes.
 """
 
 import dataclasses
