@@ -136,7 +136,7 @@ def test_a_disk_that_fails_condemns_no_checkpoint(
   file.symlink_to('/proc/self/mem')  # reading its first byte gives EIO
   monkeypatch.setattr(checkpoints, '_PAUSES', ())
   with checkpoints.Checkpointer(run) as checkpointer:
-    with pytest.raises(OSError, match='Input/output error'):
+    with pytest.raises(OSError, match=f'Input/output error: .*{file.name}'):
       checkpointer.restore_newest(_state())
     assert newest.exists()
     # It fails once, and is well again before the second attempt.

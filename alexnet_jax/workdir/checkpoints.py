@@ -334,9 +334,9 @@ def _read_files(path: pathlib.Path) -> None:
         if not file.is_dir():
           file.read_bytes()
       return
-    except OSError:
+    except OSError as error:
       if pause is None:
-        raise
+        raise OSError(error.errno, error.strerror, str(file)) from error
       time.sleep(pause)
 
 
