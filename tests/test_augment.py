@@ -111,7 +111,8 @@ def _from_pixels(directory: pathlib.Path, pixels: np.ndarray, **data):
     rgb_covariance=np.cov(flat.T, bias=True),
   )
   prepared = records.PreparedSet(directory, {})
-  data = ml_collections.ConfigDict({'scale': 1.0, 'crop_size': 6} | data)
+  fields = {'scale': 1.0, 'crop_size': 6, 'channels': 3, 'subtract_mean': True}
+  data = ml_collections.ConfigDict(fields | data)
   return preprocessing.from_statistics(prepared, data)
 
 
@@ -137,6 +138,21 @@ def test_grey_pictures_have_one_component_and_finite_noise(tmp_path):
   assert found.eigenvalues[0] == pytest.approx(3 * grey.var(), rel=1e-6)
   assert (found.eigenvalues[1:] >= 0).all()
   assert np.isfinite(_noise(np.arange(4), 'source', found)).all()
+
+
+def test_a_network_for_grey_images_gets_one_channel(tmp_path):
+  grey = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1))
+  pixels = np.repeat(grey, 3, axis=-1).astype(np.float64)
+  fields = {'channels': 1, 'crop_size': 8, 'scale': 256.0}
+  for subtract_mean in (True, False):
+    preprocess = _from_pixels(
+      tmp_path, pixels, subtract_mean=subtract_mean, **fields
+    )
+    inputs = preprocess(pixels[:4].astype(np.uint8))
+    expected = (grey[:4] - subtract_mean * grey.mean(axis=0)) / 256
+    np.testing.assert_allclose(inputs, expected, rtol=1e-5, atol=1e-6)
+  prepared = records.PreparedSet(tmp_path, {})
+  assert prepared.is_grey
 
 
 # An image of 8 has its centre at 1 for crops of 6 and 5, like the centre view.

@@ -261,6 +261,67 @@ def test_forms_are_the_sources(form, factor, levels):
   np.testing.assert_allclose(of_conv2['kernel'], 0.01 * expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+  'form, factor',
+  [
+    ('cosine', lambda p: (1 + math.cos(math.pi * p)) / 2),
+    ('poly', lambda p: (1 - p) ** 0.75),
+    ('inverse', lambda p: (1 + p) ** -0.75),
+  ],
+)
+def test_forms_of_later_recipes(form, factor):
+  config = alexnet.get_config()
+  config.schedule.update({'name': form, 'power': 0.75})
+  rates = optim.create_learning_rate_fn(config, lambda epochs: 0, 1000)
+  for step in (0, 1, 250, 999):
+    found = rates(step, 1.0, {'conv1': {'kernel': 0.0}})['conv1']['kernel']
+    # 1e-9 is a rounding error of the first rate in float32.
+    expected = pytest.approx(0.01 * factor(step / 1000), rel=1e-5, abs=1e-9)
+    assert float(found) == expected
+
+
+@pytest.mark.parametrize('nesterov', [False, True])
+def test_the_rate_outside_of_the_velocity_is_pytorchs_rule(nesterov):
+  torch = pytest.importorskip('torch')
+  like = {'stage1': {'block1': {'conv1': {'kernel': 0, 'scale': 0}}}}
+  params, gradients = random_trees(like)
+  rule = optim.update_rule(
+    0.9,
+    jax.tree.map(lambda _: 0.01, like),
+    nesterov=nesterov,
+    rate_inside=False,
+  )
+  steps = jnp.array([0.1, 0.1, 0.02, 0.02, 0.02, 0.3, 0.1])  # rates change
+  path = project_path(
+    rule, lambda i, _: jax.tree.map(lambda _: steps[i], like), params, gradients
+  )
+  leaves = [
+    torch.tensor(x, requires_grad=True) for x in jax.tree.leaves(params)
+  ]
+  theirs = torch.optim.SGD(
+    leaves, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=nesterov
+  )
+  for number, gradient in enumerate(gradients):
+    theirs.param_groups[0]['lr'] = float(steps[number])
+    for leaf, g in zip(leaves, jax.tree.leaves(gradient), strict=True):
+      leaf.grad = torch.from_numpy(g)
+    theirs.step()
+    for leaf, ours in zip(leaves, jax.tree.leaves(path), strict=True):
+      np.testing.assert_allclose(ours[number], leaf.detach(), rtol=1e-5)
+
+
+def test_decay_and_rates_are_addressed_by_path():
+  config = alexnet.get_config()
+  params = {'stage1': {'conv': {'kernel': 0.0}, 'bn': {'scale': 0.0}}}
+  decay = functools.partial(optim.decay_tree, params)
+  assert decay(config.optimizer)['stage1']['bn']['scale'] == 0
+  config.optimizer.decay_biases = True
+  config.optimizer.decay_multipliers['stage1/bn'] = 3.0
+  found = decay(config.optimizer)['stage1']
+  assert found['conv']['kernel'] == pytest.approx(0.0005)
+  assert found['bn']['scale'] == pytest.approx(0.0015)
+
+
 def test_plateau_scales_every_rate():
   config = alexnet.get_config()
   for kind in ('kernel', 'bias'):

@@ -54,7 +54,7 @@ def numbers(tmp_path_factory) -> records.PreparedSet:
 
 def _data(**fields) -> ml_collections.ConfigDict:
   data = {'crop_size': CROP, 'workers': 0, 'train_examples': 0}
-  data |= {'random_crop': True, 'flip': True}
+  data |= {'random_crop': True, 'flip': True, 'pad': 0}
   return ml_collections.ConfigDict(data | fields)
 
 
@@ -214,6 +214,30 @@ def test_train_examples_are_so_many_and_the_same_for_all_seeds(numbers):
   assert list(orders[0]) != list(orders[1])
   with pytest.raises(errors.UserError, match=rf'train_examples={N + 1} but'):
     pipeline.num_train_examples(numbers, _data(train_examples=N + 1))
+
+
+def test_crops_may_reach_into_a_pad_of_the_mean_colour(numbers):
+  images = _numbered_images()
+  mean = images.mean(axis=(0, 1, 2)).round()
+  padded = np.empty((N, SIZE + 4, SIZE + 4, 3))
+  padded[:] = mean
+  padded[:, 2:-2, 2:-2] = images
+  batch = _joined(_batches(numbers, range(4), 60, crop_size=SIZE, pad=2))
+  corners = set()
+  for image, label in zip(batch['image'], batch['label'], strict=True):
+    places = [
+      (record, top, left)
+      for record in np.flatnonzero(label == LABELS)
+      for top in range(5)
+      for left in range(5)
+      for side in (1, -1)
+      if (
+        padded[record, top : top + SIZE, left : left + SIZE][:, ::side] == image
+      ).all()
+    ]
+    assert places
+    corners |= {place[1:] for place in places}
+  assert corners == {(i, j) for i in range(5) for j in range(5)}
 
 
 def test_crops_and_flips_can_be_turned_off(numbers):

@@ -166,7 +166,7 @@ def test_all_that_lies_in_class_folders_is_used_or_named(tmp_path, caplog):
   assert not caplog.records
   _write(tmp_path, 'test/0.png', 'train/a/0.heic')
   sources.open_source(f'folder={tmp_path}')
-  assert '2 files that are not used, such as test/0.png' in caplog.text
+  assert 'files that are not used: 2, such as test/0.png' in caplog.text
 
 
 def test_trains_are_a_class_beside_others(tmp_path):

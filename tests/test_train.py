@@ -259,7 +259,7 @@ def test_numbers_that_explode_stop_the_run(data_dir, tmp_path):
     ('batch_size', 0, 'batch_size=0'),
     ('data.scale', 0.0, 'data.scale=0.0'),
     ('profile_steps', -1, 'profile_steps=-1'),
-    ('schedule.name', 'cosine', "schedule.name='cosine'"),
+    ('schedule.name', 'cosines', "schedule.name='cosines'"),
     ('schedule.biases.drops', ((1, 0.1),), 'schedule.biases.drops='),
     ('schedule.biases.name', 'plateau', "schedule.biases.name='plateau'"),
     ('schedule.levels', 1, 'schedule.levels=1'),

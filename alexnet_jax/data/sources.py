@@ -351,7 +351,7 @@ def _warn_of_unused(root: pathlib.Path, splits: Splits) -> None:
   unused = sorted(path for path in _files_below(root) if path not in used)
   if unused:
     logging.warning(
-      '%s has %d files that are not used, such as %s',
+      '%s: files that are not used: %d, such as %s',
       root,
       len(unused),
       unused[0].relative_to(root),

@@ -27,7 +27,7 @@ _BATCH, _SIZE, _CLASSES = 32, 32, 10
 # devices gave at most 2e-7, 5e-7, 2e-7, 1e-6 and 7e-6. Others may round more:
 # weights changed at random by 1e-5 of their size gave up to 3e-6, 1e-2, 1e-4,
 # 5e-3 and 1e-2, as gradients jump where an input crosses ReLU's kink.
-# Gradients summed over the wrong devices differ by 0.9 and more.
+# Gradients summed over the wrong devices differ by 0.5 and more.
 _LIMITS = {
   'loss of the first step': 1e-5,
   'gradients of the first step': 0.05,
