@@ -188,9 +188,7 @@ class Run:
       log.seek(max(0, self._log.stat().st_size - 2000))
       text = log.read().decode(errors='replace')
     # An error may follow a progress bar on the same line.
-    for end, start in (('\r', ''), ('\x1b[A', ''), ('error: ', 'error: ')):
-      text = text.replace(end, f'\n{start}')
-    lines = text.split('\n')
+    lines = re.split(r'\r|\x1b\[A|\n|(?<!output )(?=error: )', text)
     return next((line.strip() for line in reversed(lines) if line.strip()), '')
 
   def has_said(self, text: str) -> bool:
