@@ -150,8 +150,8 @@ def base() -> ml_collections.ConfigDict:
   config.optimizer.decay_multipliers = {}
 
   config.schedule = ml_collections.ConfigDict()
-  # A form that lasts the whole run, one of FORMS in alexnet_jax/optim.py;
-  # 'epochs', which has drops alone; or 'plateau', which has none.
+  # A form that lasts the whole run, one of FORMS below; 'epochs', which has
+  # drops alone; or 'plateau', which has none.
   config.schedule.name = 'epochs'
   # Pairs (epoch, factor), on top of the form. The rate is multiplied by each
   # factor from its epoch on.
@@ -287,6 +287,16 @@ def pad_crops(config: ml_collections.ConfigDict) -> None:
   config.data.pad = 4
 
 
+def train_as_torchvision(config: ml_collections.ConfigDict) -> None:
+  """Sets the recipe of TV references/classification, but for crops and rate."""
+  scale_to_unit_variance(config)
+  config.batch_size = 256
+  config.optimizer.weight_decay = 1e-4
+  config.optimizer.decay_biases = True
+  config.optimizer.rate_inside = False
+  config.schedule.drops = ((30, 0.1), (60, 0.1))
+
+
 def scale_to_unit_variance(config: ml_collections.ConfigDict) -> None:
   """Divides inputs by ImageNet's standard deviations, as torchvision does."""
   config.data.scale = (0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -332,8 +342,8 @@ WITHOUT_EFFECT = (
   'eval.step',
 )
 _LENGTHS = ('num_epochs', 'train_steps')
-# Fields that the rates of a schedule depend on.
-_OF_WHOLE_LENGTH = (
+# Forms of a schedule that last the whole run, see alexnet_jax/optim.py.
+FORMS = (
   'linear',
   'cosine',
   'poly',
@@ -342,7 +352,8 @@ _OF_WHOLE_LENGTH = (
   'dexp',
   'jdexp',
 )
-_RATES_FOLLOW = dict.fromkeys(_OF_WHOLE_LENGTH, _LENGTHS) | {
+# Fields that the rates of a schedule depend on.
+_RATES_FOLLOW = dict.fromkeys(FORMS, _LENGTHS) | {
   'plateau': ('eval_every_epochs', 'eval_every_steps', 'eval.views'),
 }
 # Fields that --mode=eval may be given, beside all of `eval`.

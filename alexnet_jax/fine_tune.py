@@ -4,11 +4,11 @@ The paper's CNN* is such a run: trained on all of ImageNet's Fall 2011 release,
 then fine-tuned on ILSVRC-2012 (section 6.2).
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import ml_collections
 import numpy as np
-from flax import traverse_util
 
 from alexnet_jax import errors, models, multihost, trained
 from alexnet_jax.data import preprocessing
@@ -30,8 +30,8 @@ def read_origin(
   """
   origin = trained.read(config.init_from, {})
   fresh = _fresh_layers(config, like)
-  head = models.head_name(config.model)  # checked once the classes are known
-  taken = [name for name in like if name not in fresh | {head}]
+  heads = _heads(config, like)  # checked once the classes are known
+  taken = [name for name in like if name not in fresh | heads]
   _check_shapes(config, taken, like, origin.params)
   _check_inputs(config, origin.preprocessing)
   return origin
@@ -43,7 +43,7 @@ def check_head(
   origin: trained.TrainedRun,
   class_names: list[str],
 ) -> None:
-  """Raises UserError if a head that is taken over does not fit.
+  """Raises UserError if heads that are taken over do not fit.
 
   Args:
     config: Config of the new run.
@@ -51,9 +51,18 @@ def check_head(
     origin: Run that the new one starts from.
     class_names: Names of the classes in the new run's data.
   """
+  fresh = _drawn_anew(config, like, origin, class_names)
+  taken = _heads(config, like) - fresh
+  _check_shapes(config, taken, like, origin.params)
+
+
+def _heads(config: ml_collections.ConfigDict, like: Tree) -> set[str]:
+  """Returns the layers whose size follows from the number of classes.
+
+  GoogLeNet has heads within 'aux1' and 'aux2' as well.
+  """
   head = models.head_name(config.model)
-  if head not in _drawn_anew(config, like, origin, class_names):
-    _check_shapes(config, [head], like, origin.params)
+  return {name for name in like if name == head or head in like[name]}
 
 
 def _drawn_anew(
@@ -62,13 +71,10 @@ def _drawn_anew(
   origin: trained.TrainedRun,
   class_names: list[str],
 ) -> set[str]:
-  """Returns the layers of `init_fresh`, and the head if the classes differ."""
+  """Returns the layers of `init_fresh`, and heads if the classes differ."""
   fresh = _fresh_layers(config, like)
-  if class_names != origin.class_names:
-    head = models.head_name(config.model)
-    # GoogLeNet has heads within 'aux1' and 'aux2' as well.
-    fresh |= {name for name in like if name == head or head in like[name]}
-  return fresh
+  is_same = class_names == origin.class_names
+  return fresh if is_same else fresh | _heads(config, like)
 
 
 def first_variables(
@@ -87,7 +93,7 @@ def first_variables(
 
   Returns:
     Those of the origin, except for the layers of `config.init_fresh` and,
-    if the classes of the two runs differ, the head.
+    if the classes of the two runs differ, the heads.
   """
   layers = drawn['params']
   fresh = _drawn_anew(config, layers, origin, class_names)
@@ -128,27 +134,20 @@ def _fresh_layers(config: ml_collections.ConfigDict, like: Tree) -> set[str]:
 
 
 def _check_shapes(
-  config: ml_collections.ConfigDict, names: list[str], ours: Tree, theirs: Tree
+  config: ml_collections.ConfigDict,
+  names: Collection[str],
+  ours: Tree,
+  theirs: Tree,
 ) -> None:
-  expected, actual = _shapes(names, ours), _shapes(names, theirs)
-  differences = []
-  for path in sorted(expected.keys() | actual.keys()):
-    here, there = (x.get(path, 'absent') for x in (expected, actual))
-    if here != there:
-      differences.append(f'{path} is {there}, not {here}')
+  differences = models.shape_differences(
+    *({k: v for k, v in tree.items() if k in names} for tree in (ours, theirs))
+  )
   if differences:
     raise errors.UserError(
       f'init_from={config.init_from} has another network '
       f'({"; ".join(differences[:5])}); give a run of this one, or name the '
       'layers to draw anew in init_fresh.'
     )
-
-
-def _shapes(names: list[str], params: Tree) -> dict[str, list[int]]:
-  """Returns the shapes of all parameters of some layers by their paths."""
-  layers = {name: params[name] for name in names if name in params}
-  leaves = traverse_util.flatten_dict(layers, sep='/')
-  return {path: list(leaf.shape) for path, leaf in leaves.items()}
 
 
 def _check_inputs(

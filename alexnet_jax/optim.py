@@ -19,17 +19,6 @@ import ml_collections
 import optax
 
 Tree = Any
-# Forms of a schedule that need no evaluations, see `_form`.
-FORMS = (
-  'epochs',
-  'linear',
-  'cosine',
-  'poly',
-  'inverse',
-  'exp',
-  'dexp',
-  'jdexp',
-)
 
 
 def update_rule(
@@ -140,8 +129,8 @@ def create_learning_rate_fn(
   """Returns the learning rate of every parameter as a function of the step.
 
   Args:
-    config: Config of the run, whose `schedule` has a form (see `FORMS`, or
-      'plateau'), drops on top of it, and further drops by layer.
+    config: Config of the run, whose `schedule` has a form (see `_form`),
+      drops on top of it, and further drops by layer.
     steps_from_epochs: Function that turns a number of epochs into steps.
     num_steps: Steps of the whole run.
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from alexnet_jax import errors, models, optim
+from alexnet_jax import config as config_lib
+from alexnet_jax import errors, models
 from alexnet_jax.data import images, records
 from alexnet_jax.models import alexnet, layers
 
@@ -20,8 +21,8 @@ _CHOICES = {
   'data.color_noise': ('none', 'paper', 'source'),
   'eval.views': (1, 10),
   'eval.split': ('train', 'validation'),
-  'schedule.name': ('plateau', *optim.FORMS),
-  'schedule.biases.name': ('', *optim.FORMS),
+  'schedule.name': ('plateau', 'epochs', *config_lib.FORMS),
+  'schedule.biases.name': ('', 'epochs', *config_lib.FORMS),
 }
 # Lowest and highest value of a field.
 _RANGES = {

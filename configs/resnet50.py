@@ -25,13 +25,8 @@ def get_config(
   config = config_lib.base()
   models.set_network(config, name)
   config_lib.for_data(config, data)
-  config_lib.scale_to_unit_variance(config)
-  config.batch_size = 256
+  config_lib.train_as_torchvision(config)
   config.optimizer.learning_rate = 0.1
-  config.optimizer.weight_decay = 1e-4
-  config.optimizer.decay_biases = True
-  config.optimizer.rate_inside = False
-  config.schedule.drops = ((30, 0.1), (60, 0.1))
   if config.data.image_size <= 64:
     config_lib.pad_crops(config)
     config.model.resnet.stem = 'cifar'

@@ -25,12 +25,7 @@ def get_config(
   config = config_lib.base()
   models.set_network(config, name)
   config_lib.for_data(config, data)
-  config_lib.scale_to_unit_variance(config)
-  config.batch_size = 256
-  config.optimizer.weight_decay = 1e-4
-  config.optimizer.decay_biases = True
-  config.optimizer.rate_inside = False
-  config.schedule.drops = ((30, 0.1), (60, 0.1))
+  config_lib.train_as_torchvision(config)
   if config.data.image_size <= 64:
     config_lib.pad_crops(config)
     config.model.vgg.update({'batch_norm': True, 'dense': (512, 512)})

@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags
 from flax import traverse_util
-from ml_collections import config_flags
 
 from alexnet_jax import errors, optim, train_step, validate
 from alexnet_jax.models import alexnet
 from experiments import notebook
 from experiments.sweeps import experiment, runner
+from tests.runs import config_of
 
 IMAGENET = 1281167
 
@@ -22,19 +21,6 @@ def _flat(config):
   return traverse_util.flatten_dict(
     config.to_dict(), keep_empty_nodes=True, sep='.'
   )
-
-
-def _from_flags(run, monkeypatch):
-  """The config as main.py would read it."""
-  argv = ['main.py', *run.flags]
-  monkeypatch.setattr('sys.argv', argv)  # where overrides are looked for
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_file('config', flag_values=values)
-  flags.DEFINE_string('workdir', None, '', flag_values=values)
-  values(argv)
-  config = values['config'].value
-  validate.check_config(config)
-  return config
 
 
 def _plan(text, workdir, data=''):
@@ -388,7 +374,7 @@ def test_flags_make_the_config(tmp_path, monkeypatch, run):
   expected = notebook.create_config(run)
   expected.eval.views, expected.eval_every_epochs = 10, 0.0
   expected.init_from = 'runs/a'
-  config = _from_flags(planned, monkeypatch)
+  config = config_of(planned, monkeypatch)
   assert _flat(config) == _flat(expected)
 
 
@@ -398,7 +384,7 @@ def test_small_runs_have_the_whole_schedule_in_ten_epochs(
 ):
   text = '145,150,167,170-256,146-2012-2011'
   plans = _plan(text, tmp_path, data)
-  configs = [_from_flags(run, monkeypatch) for run in plans]
+  configs = [config_of(run, monkeypatch) for run in plans]
   for config in configs:
     assert (config.data.name, config.num_epochs) == (data, 10)
     train_step.abstract_train_state(config)

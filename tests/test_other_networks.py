@@ -6,7 +6,14 @@ import pytest
 
 import alexnet_jax
 from alexnet_jax import config as config_lib
-from alexnet_jax import errors, evaluate, models, train, train_step
+from alexnet_jax import (
+  errors,
+  evaluate,
+  fine_tune,
+  models,
+  train,
+  train_step,
+)
 from alexnet_jax.data import pipeline, prepare, preprocessing
 from alexnet_jax.run import build_run
 from alexnet_jax.tools import describe
@@ -132,6 +139,13 @@ def test_fine_tuning_takes_over_moments(data_dir, one_device, tmp_path):
   np.testing.assert_array_equal(ours, theirs)
   with pytest.raises(AssertionError):
     runs.assert_same(state.params['head'], expected.params['head'])
+
+
+def test_every_head_of_googlenet_follows_the_classes():
+  config = config_lib.base()
+  models.set_network(config, 'googlenet')
+  like = train_step.abstract_train_state(config).params
+  assert fine_tune._heads(config, like) == {'head', 'aux1', 'aux2'}
 
 
 @pytest.mark.parametrize(

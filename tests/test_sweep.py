@@ -15,10 +15,11 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from alexnet_jax import errors, train_step, validate
+from alexnet_jax import errors, train_step
 from experiments import ablations, lrn_cifar10, sweep
 from experiments.sweeps import program, runner, table
 from experiments.sweeps.experiment import Experiment, Variant, plan
+from tests.runs import config_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXPERIMENTS = ablations.EXPERIMENTS | {'lrn_cifar10': lrn_cifar10.EXPERIMENT}
@@ -532,15 +533,8 @@ def test_a_run_without_a_result_has_failed(tmp_path, logged, reason):
 
 
 def _config(run, monkeypatch):
-  """The config as main.py would read it."""
-  argv = ['main.py', *run.flags]
-  monkeypatch.setattr('sys.argv', argv)  # where overrides are looked for
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_file('config', flag_values=values)
-  flags.DEFINE_string('workdir', None, '', flag_values=values)
-  values(argv)
-  config = values['config'].value
-  validate.check_config(config)
+  """The config as main.py would read it, of a network that can be made."""
+  config = config_of(run, monkeypatch)
   train_step.abstract_train_state(config)
   return config
 

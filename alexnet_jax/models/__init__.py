@@ -1,6 +1,9 @@
 """The networks: `alexnet` reads a table of layers, `layers` has the parts."""
 
+from typing import Any
+
 import ml_collections
+from flax import traverse_util
 
 from alexnet_jax.models import efficientnet, googlenet, lenet, resnet, vgg
 from alexnet_jax.models.alexnet import AlexNet
@@ -53,3 +56,24 @@ def head_name(model: ml_collections.ConfigDict) -> str:
     model: `config.model`.
   """
   return model.layers[-1] if model.name == 'alexnet' else 'head'
+
+
+def shape_differences(expected: Any, found: Any) -> list[str]:
+  """Returns where two trees of arrays differ, as 'conv1/bias is [6], not [7]'.
+
+  Args:
+    expected: Tree of arrays or shapes, nested dicts.
+    found: Another one, which the texts name first.
+  """
+  here, there = (
+    {
+      path: list(leaf.shape)
+      for path, leaf in traverse_util.flatten_dict(tree, sep='/').items()
+    }
+    for tree in (expected, found)
+  )
+  return [
+    f'{path} is {there.get(path, "absent")}, not {here.get(path, "absent")}'
+    for path in sorted(here.keys() | there.keys())
+    if here.get(path) != there.get(path)
+  ]

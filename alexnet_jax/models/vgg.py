@@ -8,6 +8,7 @@ train on CIFAR-10.
 
 import flax.linen as nn
 import jax
+import ml_collections
 
 from alexnet_jax.models import batch_norm, one_tower
 
@@ -32,6 +33,11 @@ _CONV_INIT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 _DENSE_INIT = nn.initializers.normal(0.01)
 
 
+def stage_width(vgg: ml_collections.ConfigDict, stage: int) -> int:
+  """Returns the number of maps in a stage, counted from 1."""
+  return vgg.width * min(2 ** (stage - 1), 8)
+
+
 class VGG(one_tower.OneTower):
   """Stages of convolutions and a pool, then dense layers with dropout."""
 
@@ -45,7 +51,7 @@ class VGG(one_tower.OneTower):
   ) -> jax.Array:
     vgg, x = self.config.vgg, images
     for stage, count in enumerate(vgg.convs, 1):
-      width = vgg.width * min(2 ** (stage - 1), 8)
+      width = stage_width(vgg, stage)
       for number in range(1, count + 1):
         x = self.block(f'{stage}_{number}', x, width, train)
       x = one_tower.max_pool(x, f'pool{stage}', size=2, stride=2)

@@ -8,17 +8,16 @@ after the other; maps are flattened.
 
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import ml_collections
 import numpy as np
 import tqdm
 from absl import flags
 
-from alexnet_jax import command_line, errors, paths, trained
+from alexnet_jax import atomic, command_line, errors, paths, trained
 from alexnet_jax.data import pipeline, records
 from alexnet_jax.models import alexnet
 from alexnet_jax.tools import flags as tool_flags
@@ -99,14 +98,14 @@ def stored(
   about = [run.digest, layer, split, prepared.info]
   text = json.dumps(about, sort_keys=True).encode()
   digest, file = hashlib.sha256(text).hexdigest(), paths.local('path', path)
-  new, digest_file = (pathlib.Path(f'{file}{x}') for x in ('.new', '.sha256'))
+  digest_file = pathlib.Path(f'{file}.sha256')
   if not file.exists():
     file.parent.mkdir(parents=True, exist_ok=True)
     extract = trained.create_extractor(run, layer, batch_size)
     stream = batches(extract, run, prepared, split, batch_size)
-    _write(new, stream, prepared.num_examples(split))
-    digest_file.write_text(digest)
-    os.replace(new, file)
+    with atomic.replacing(file) as new:
+      _write(new, stream, prepared.num_examples(split))
+      atomic.write_text(digest_file, digest)
   elif not digest_file.exists() or digest_file.read_text() != digest:
     raise errors.UserError(
       f'{path} holds features of another network, layer or data set; give '
@@ -117,18 +116,15 @@ def stored(
     return np.load(file, mmap_mode='r')
 
 
-def _write(
-  path: pathlib.Path, stream: Iterable[np.ndarray], count: int
-) -> None:
-  rows, start = None, 0
+def _write(file: IO[bytes], stream: Iterable[np.ndarray], count: int) -> None:
+  """Writes a .npy of float32 [count, D], batch by batch."""
   for made in stream:
-    made = made.reshape(len(made), -1)
-    if rows is None:
-      shape = (count, made.shape[1])
-      rows = np.lib.format.open_memmap(path, 'w+', np.float32, shape)
-    rows[start : start + len(made)] = made
-    start += len(made)
-  rows.flush()
+    rows = made.reshape(len(made), -1).astype('<f4')
+    if not file.tell():
+      shape = (count, rows.shape[1])
+      header = {'descr': '<f4', 'fortran_order': False, 'shape': shape}
+      np.lib.format.write_array_header_1_0(file, header)
+    file.write(rows.tobytes())
 
 
 def define_flags() -> None:

@@ -11,7 +11,8 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from alexnet_jax import errors
+from alexnet_jax import errors, models
+from alexnet_jax.models.vgg import stage_width
 from alexnet_jax.train_step import abstract_train_state
 
 Tree = Any
@@ -52,14 +53,14 @@ def from_torchvision(
   Raises:
     UserError: If the arrays are of another network.
   """
-  like = abstract_train_state(config).variables
-  expected = traverse_util.flatten_dict(like, sep='/')
-  found = traverse_util.flatten_dict(
-    to_variables(config.model, arrays), sep='/'
-  )
-  _check(expected, found)
-  leaves = {path: found[path] for path in expected}
-  return {'batch_stats': {}} | traverse_util.unflatten_dict(leaves, sep='/')
+  found = {'batch_stats': {}} | to_variables(config.model, arrays)
+  expected = abstract_train_state(config).variables
+  if differences := models.shape_differences(expected, found):
+    raise errors.UserError(
+      f'weights are of another network ({differences[0]}); give the config of '
+      'theirs.'
+    )
+  return found
 
 
 def to_variables(
@@ -88,23 +89,10 @@ def _with_channels_last(
   array: np.ndarray, vgg: ml_collections.ConfigDict
 ) -> np.ndarray:
   """Reorders the inputs of VGG's first dense layer, which are maps."""
-  channels = vgg.width * min(2 ** (len(vgg.convs) - 1), 8)
+  channels = stage_width(vgg, len(vgg.convs))
   side = round((array.shape[1] / channels) ** 0.5)
   maps = array.reshape(len(array), channels, side, side)
   return maps.transpose(0, 2, 3, 1).reshape(len(array), -1)
-
-
-def _check(expected: dict[str, Any], found: dict[str, np.ndarray]) -> None:
-  for path in sorted(expected.keys() | found.keys()):
-    here, there = (
-      list(tree[path].shape) if path in tree else 'absent'
-      for tree in (expected, found)
-    )
-    if here != there:
-      raise errors.UserError(
-        f'weights are of another network ({path} is {there}, not {here}); give '
-        'the config of theirs.'
-      )
 
 
 def _module_paths(model: ml_collections.ConfigDict) -> dict[str, str]:
