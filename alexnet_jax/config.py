@@ -162,6 +162,11 @@ def base() -> ml_collections.ConfigDict:
   config.schedule.total_factor = 250.0
   # For 'dexp' and 'jdexp': number of constant rates.
   config.schedule.levels = 4
+  # Epochs in which the rate climbs in a straight line, from this share of the
+  # first rate to all of it. The form is not moved: after the climb it goes on
+  # where it would be without.
+  config.schedule.warmup_epochs = 0.0
+  config.schedule.warmup_start = 0.0
   # The same for the biases' rates. With the name '' they follow the weights'.
   config.schedule.biases = {
     'name': '',

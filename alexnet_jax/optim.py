@@ -130,7 +130,7 @@ def create_learning_rate_fn(
 
   Args:
     config: Config of the run, whose `schedule` has a form (see `_form`),
-      drops on top of it, and further drops by layer.
+      drops on top of it, a warm-up before it, and further drops by layer.
     steps_from_epochs: Function that turns a number of epochs into steps.
     num_steps: Steps of the whole run.
 
@@ -152,7 +152,15 @@ def create_learning_rate_fn(
   def factor_of(schedule: ml_collections.ConfigDict) -> optax.Schedule:
     form = _form(schedule, num_steps, steps_from_share)
     dropped = drops(schedule.drops)
-    return lambda step: form(step) * dropped(step)
+    return warmed_up(lambda step: form(step) * dropped(step))
+
+  def warmed_up(factor: optax.Schedule) -> optax.Schedule:
+    # Not optax.join_schedules, which starts the second schedule at its step 0.
+    end = steps_from_epochs(config.schedule.warmup_epochs)
+    if not end:
+      return factor
+    climb = optax.linear_schedule(config.schedule.warmup_start, 1.0, end)
+    return lambda step: jnp.where(step < end, climb(step), factor(step))
 
   initial_bias_rate = optimizer.learning_rate * optimizer.bias_rate_multiplier
   weight_factor = factor_of(schedule)

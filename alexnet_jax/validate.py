@@ -62,6 +62,8 @@ _RANGES = {
   'schedule.total_factor': (1, 1e6),
   'schedule.levels': (2, 100),
   'schedule.power': (1e-6, 100),
+  'schedule.warmup_epochs': (0, 1e6),
+  'schedule.warmup_start': (0, 1),
   'schedule.biases.total_factor': (1, 1e6),
   'schedule.biases.levels': (2, 100),
   'schedule.patience': (1, 10**6),
@@ -208,7 +210,13 @@ def _check_padding(name: str, padding: Sequence[int]) -> None:
 
 
 def _check_schedule(schedule: ml_collections.ConfigDict) -> None:
-  """Refuses drops that the schedule does not read."""
+  """Refuses drops and a warm-up that the schedule does not read."""
+  if schedule.warmup_epochs and schedule.name == 'plateau':
+    raise errors.UserError(
+      f'schedule.warmup_epochs={schedule.warmup_epochs} but '
+      'schedule.name=plateau, which has no warm-up; give another schedule, or '
+      'schedule.warmup_epochs=0.'
+    )
   if schedule.drops and schedule.name == 'plateau':
     raise errors.UserError(
       f'schedule.drops={schedule.drops} but schedule.name=plateau, which makes '

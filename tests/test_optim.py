@@ -280,6 +280,24 @@ def test_forms_of_later_recipes(form, factor):
     assert float(found) == expected
 
 
+def test_a_warm_up_comes_before_a_form_that_is_not_moved():
+  # NVCaffe's solver_8K: 1 to 10 in 600 of 15,600 steps, then poly(2), which is
+  # at .925 of the first rate by then (NVL solver_8K).
+  config = alexnet.get_config()
+  config.optimizer.update({'learning_rate': 10.0, 'bias_rate_multiplier': 2.0})
+  config.schedule.update({'name': 'poly', 'power': 2.0})
+  config.schedule.update({'warmup_epochs': 6.0, 'warmup_start': 0.1})
+  rates = optim.create_learning_rate_fn(
+    config, lambda epochs: int(100 * epochs), 15600
+  )
+  expected = {0: 1, 1: 1 + 9 / 600, 300: 5.5, 599: 1 + 9 * 599 / 600}
+  expected |= {s: 10 * (1 - s / 15600) ** 2 for s in (600, 601, 8000)}
+  for step, rate in expected.items():
+    found = rates(step, 1.0, {'conv1': {'kernel': 0.0, 'bias': 0.0}})['conv1']
+    assert float(found['kernel']) == pytest.approx(rate, rel=1e-5)
+    assert float(found['bias']) == pytest.approx(2 * rate, rel=1e-5)
+
+
 @pytest.mark.parametrize('nesterov', [False, True])
 def test_the_rate_outside_of_the_velocity_is_pytorchs_rule(nesterov):
   torch = pytest.importorskip('torch')
