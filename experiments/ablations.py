@@ -236,14 +236,14 @@ _ON_PICTURES = Experiment(
   'ImageNet, tried on few of its classes with half of the network.',
   'configs/alexnet_half.py',
   {
-    'baseline': _BASELINE,
+    'baseline': _published('145', config=''),
     'tanh at its best rate': Variant({'model.activation': 'tanh'}),
     'without dropout': Variant({'model.omit': 'dropout'}),
     'without crops': Variant({'data.random_crop': False}),
     'without mirror images': Variant({'data.flip': False}),
-    'lrn after conv1 alone': _published('167'),
-    'without norms': _published('148'),
-    'pools that do not overlap': _published('147'),
+    'lrn after conv1 alone': _published('167', config=''),
+    'without norms': _published('148', config=''),
+    'pools that do not overlap': _published('147', config=''),
   },
   pictures={'eval.views': 1, 'eval_every_epochs': 1.0},
 )
