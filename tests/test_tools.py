@@ -13,6 +13,7 @@ from absl import flags
 from alexnet_jax import errors, train, train_step, trained
 from alexnet_jax.tools import (
   describe,
+  draw_network,
   features,
   kernels,
   nearest,
@@ -339,6 +340,30 @@ def test_a_batch_is_drawn_stage_by_stage(run, noise):
 def test_lists_of_files(monkeypatch, text, names):
   monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(text)))
   assert list(predict.find(['-'])) == names
+
+
+@pytest.mark.parametrize(
+  'changes, lines',
+  [
+    # The paper's Figure 2: columns meet at conv3, fc6 and fc7, which have four
+    # lines; every other layer has two.
+    ({}, 2 + 2 + 4 + 2 + 2 + 4 + 4 + 2),
+    # #150, whose columns meet at fc8 alone.
+    ({f'{name}.gather': False for name in ('conv3', 'fc6', 'fc7')}, 8 * 2),
+    ({'towers': 1}, 8),
+  ],
+)
+def test_lines_cross_where_columns_meet(changes, lines):
+  config = alexnet.get_config()
+  config.model.update_from_flattened_dict(changes)
+  (axis,) = draw_network.draw(config).axes
+  texts = [text.get_text() for text in axis.texts]
+  assert texts.count('') == lines  # arrows are texts without words
+  towers = config.model.towers
+  for shape in ('55 × 55 × 48', '27 × 27 × 128', '13 × 13 × 128'):
+    assert texts.count(shape) == towers
+  assert texts.count('13 × 13 × 192') == texts.count('2048') == 2 * towers
+  assert texts.count('224 × 224 × 3') == texts.count('1000') == 1
 
 
 def test_the_papers_network_is_described():

@@ -40,40 +40,47 @@ def _apply(
 
 def layer_shapes(
   config: ml_collections.ConfigDict,
-) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+) -> dict[str, list[tuple[int, ...]]]:
   """Returns the shapes that each layer makes in one tower, without a batch.
 
-  A layer has two: its maps as computed, and its output after norms and pools.
+  A layer of AlexNet has two: its maps as computed, and its output after norms
+  and pools. A layer of another network has its output alone.
   """
+  if config.model.name != 'alexnet':
+    return _outputs(config)
   kept = _apply(config, True)
 
   def shape(name: str) -> tuple[int, ...]:
     return jax.tree.leaves(kept[name])[0].shape[1:]
 
   table = alexnet.layer_table(config.model)
-  return {name: (shape(name), shape(f'{name}_output')) for name in table}
+  return {name: [shape(name), shape(f'{name}_output')] for name in table}
+
+
+def parameter_counts(config: ml_collections.ConfigDict) -> dict[str, int]:
+  """Returns the number of parameters of each layer, in all towers."""
+  params = train_step.abstract_train_state(config).params
+  return {
+    name: sum(leaf.size for leaf in jax.tree.leaves(layer))
+    for name, layer in params.items()
+  }
 
 
 def describe(config: ml_collections.ConfigDict) -> str:
   """Returns a Markdown table of the config's network."""
-  params = train_step.abstract_train_state(config).params
-
-  def count(tree) -> str:
-    return f'{sum(x.size for x in jax.tree.leaves(tree)):,}'
-
-  if config.model.name == 'alexnet':
-    head, shapes = _HEAD, layer_shapes(config)
-  else:
-    head, shapes = ('layer', 'output', 'parameters'), _outputs(config)
+  counts = parameter_counts(config)
+  is_alexnet = config.model.name == 'alexnet'
+  head = _HEAD if is_alexnet else ('layer', 'output', 'parameters')
   rows = [
     (
       name,
       *(' x '.join(map(str, shape)) for shape in made),
-      count(params.get(name, {})),
+      f'{counts.get(name, 0):,}',
     )
-    for name, made in shapes.items()
+    for name, made in layer_shapes(config).items()
   ]
-  rows.append(('total', *[''] * (len(head) - 2), count(params)))
+  total = f'{sum(counts.values()):,}'
+  rows.append(('total', *[''] * (len(head) - 2), total))
   return tables.markdown(head, rows, 'l' * (len(head) - 1) + 'r')
 
 
