@@ -7,13 +7,16 @@ r"""The numbered runs of the 2012 source ("lab notebook"), as one table.
     python -m experiments.notebook --workdir=runs/small \
         --run=145,167,170 --data=cifar10
 
+    python -m experiments.notebook --run=170 --output=rates.png
+
 The first prints every run: what differs from its parent, data, published errors
 (notebook.tsv), and its config, or why it cannot be expressed. The others train
 some. Errors are compared with those of the first. Runs on other data than
 ILSVRC-2012 need theirs after a colon. With --data=cifar10, shapes or
 folder=PATH the network is narrow (a folder has its whole width), starts from
 He's initialisation, and takes half of the minibatch at half of the rate. The
-whole schedule happens in 10 epochs (40 of a folder).
+whole schedule happens in 10 epochs (40 of a folder). The last draws the
+learning rates of a run, with the notes' own as dots where they give levels.
 
 What a run does is a few fields beside its number, and the run that it is like.
 The notes of 2012 leave some things open:
@@ -38,16 +41,27 @@ import pathlib
 import re
 from collections.abc import Iterable
 
+import jax
 import ml_collections
+import numpy as np
 from absl import flags
 
-from alexnet_jax import command_line, errors
-from alexnet_jax.tools import tables
+from alexnet_jax import command_line, errors, optim
+from alexnet_jax.data import ilsvrc
+from alexnet_jax.tools import figures, tables
+from alexnet_jax.tools import flags as tool_flags
 from experiments.sweeps import program
 from experiments.sweeps.experiment import Experiment, Overrides, Variant
 
 _FLAGS = flags.FLAGS
 _TABLE = pathlib.Path(__file__).with_suffix('.tsv')
+_EXAMPLES = ilsvrc.COUNTS['train']
+# Lines of a run's learning rates, and where conv1 leaves them.
+_RATES = (
+  ('weights', ('conv2', 'kernel'), 'C0-'),
+  ('biases', ('conv2', 'bias'), 'C1-'),
+  ("conv1's weights", ('conv1', 'kernel'), 'k:'),
+)
 _LEGEND = """\
 Data: ILSVRC-2010, -2012; Fall 2009, 2011 of ImageNet. Published: top-1/top-5
 errors on T10 (test of 2010), V10, V12 (validation), with m (ten views), c
@@ -475,9 +489,47 @@ def describe() -> str:
   return f'{tables.markdown(head, rows, "lllll")}\n\n{_LEGEND}'
 
 
+def draw_rates(run: str) -> figures.Figure:
+  """Draws a run's learning rates by epoch, on ILSVRC-2012.
+
+  The notes' rates are dots, each in the middle of its level.
+
+  Args:
+    run: Name of a run that can be expressed.
+  """
+  config = create_config(run)
+  steps = functools.partial(
+    optim.epochs_to_steps,
+    num_examples=_EXAMPLES,
+    batch_size=config.batch_size,
+  )
+  end = steps(config.num_epochs)
+  rates = optim.create_learning_rate_fn(config, steps, end)
+  layers = {name: {'kernel': 0.0, 'bias': 0.0} for name in ('conv1', 'conv2')}
+  at = np.linspace(0, end - 1, 4000).round()
+  found = jax.vmap(lambda step: rates(step, 1.0, layers))(at)
+  chart = figures.create(6.4, 3.2, layout='constrained')
+  axis = chart.subplots()
+  epochs = at * config.batch_size / _EXAMPLES
+  for label, (layer, kind), style in _RATES:
+    values = np.where(found[layer][kind] > 0, found[layer][kind], np.nan)
+    axis.plot(epochs, values, style, label=label)
+  notes = [text.split() for text in table()[run]['rates'].split(';') if text]
+  for levels, colour in zip(notes, ('C0', 'C1'), strict=False):
+    middle = (np.arange(len(levels)) + 0.5) * config.num_epochs / len(levels)
+    axis.plot(middle, list(map(float, levels)), 'o', color=colour)
+  axis.set(xlabel='epoch', ylabel=f'learning rate of #{run}', yscale='log')
+  axis.yaxis.set_major_formatter('{x:g}')
+  axis.legend(frameon=False)
+  return chart
+
+
 def main(_) -> None:
-  """Prints the table, or trains the runs of --run."""
-  if _FLAGS.run:
+  """Prints the table, draws rates, or trains the runs of --run."""
+  if _FLAGS.output:
+    _check(_FLAGS.run, 'any')
+    figures.write(draw_rates(_FLAGS.run), _FLAGS.output)
+  elif _FLAGS.run:
     program.sweep(experiment(_FLAGS.run, _FLAGS.data), _FLAGS.data)
   elif _FLAGS.workdir or _FLAGS.results:
     raise errors.UserError(
@@ -494,6 +546,7 @@ def _define_flags() -> None:
   flags.DEFINE_string(
     'run', '', 'Runs to train, with :DATA where it is not ILSVRC-2012.'
   )
+  tool_flags.define_picture(None)
 
 
 if __name__ == '__main__':
