@@ -100,6 +100,7 @@ def _ablation(
     overrides={'eval.views': 10, 'eval_every_epochs': 0.0},
     small={'cifar10': cifar10, 'shapes': _TEN_EPOCHS},
     pictures=_PICTURES,
+    others_are_worse=True,
   )
 
 
@@ -246,6 +247,7 @@ _ON_PICTURES = Experiment(
     'pools that do not overlap': _published('147', config=''),
   },
   pictures={'eval.views': 1, 'eval_every_epochs': 1.0},
+  others_are_worse=True,
 )
 
 _OF_NETWORK = (_LRN, _POOLING, _TOWERS, _DEPTH, _ACTIVATION)

@@ -405,6 +405,32 @@ def test_statistics_are_the_textbooks():
 
 
 @pytest.mark.parametrize(
+  'values, published, worse, verdict',
+  [
+    # Half of the interval is 4.302653 * .005 / sqrt(3) = .0124.
+    ((0.325, 0.31, 0.315), 0.5, False, 'supported'),
+    ((0.325, 0.31, 0.315), 0.3, False, 'contradicted'),
+    ((0.315, 0.29, 0.295), 0.5, False, 'not resolved'),
+    ((0.325, 0.31, 0.315), None, True, 'supported'),
+    ((0.275, 0.26, 0.265), None, True, 'contradicted'),
+    ((0.325, 0.31, 0.315), None, False, ''),
+    ((0.325,), 0.5, True, ''),
+  ],
+)
+def test_a_verdict_is_where_the_interval_lies(
+  values, published, worse, verdict
+):
+  rows = [
+    dataclasses.replace(BASELINE, published=0.4),
+    dataclasses.replace(_row(values), published=published),
+  ]
+  experiment = dataclasses.replace(EXPERIMENT, others_are_worse=worse)
+  text = table.markdown(experiment, rows, '')
+  (line,) = [line for line in text.splitlines() if line.startswith('| x')][1:]
+  assert line.endswith(f'| {verdict} |')
+
+
+@pytest.mark.parametrize(
   'values, cells', [({0: 0.35}, ['+0.0500', '']), ({7: 0.35}, ['', ''])]
 )
 def test_fewer_than_two_common_seeds_have_no_interval(values, cells):

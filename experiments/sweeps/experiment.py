@@ -53,6 +53,8 @@ class Experiment:
     pictures: Fields of a short recipe at full width for `folder=PATH`, or None
       if there is no such recipe.
     seeds: Seeds of each variant.
+    others_are_worse: Whether the claim is that all variants but the first have
+      a higher error, where no number was published.
   """
 
   name: str
@@ -64,6 +66,7 @@ class Experiment:
   small: Mapping[str, Overrides] = dataclasses.field(default_factory=dict)
   pictures: Overrides | None = None
   seeds: Sequence[int] = (0, 1, 2)
+  others_are_worse: bool = False
 
 
 def plan(

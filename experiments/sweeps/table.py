@@ -21,6 +21,7 @@ _HEAD = (
   '95 % interval',
   'published',
   'its difference',
+  'verdict',
 )
 _CONFIDENCE = 0.95  # of each interval by itself
 
@@ -178,12 +179,16 @@ def markdown(experiment: Experiment, table: Sequence[Row], data: str) -> str:
     f'- {row.variant}, {failure}' for row in table for failure in row.failures
   ]
   known = any(row.published is not None for row in table)
-  head = _HEAD if known else _HEAD[:-2]
+  head = _HEAD if known or experiment.others_are_worse else _HEAD[:-3]
   sources = [f'- {row.variant}: {row.source}' for row in table if row.source]
   parts = [
     experiment.claim,
     tables.markdown(
-      head, [_cells(row, baseline)[: len(head)] for row in table]
+      head,
+      [
+        _cells(row, baseline, experiment.others_are_worse)[: len(head)]
+        for row in table
+      ],
     ),
     'Training errors are of the last epoch, with the dropout and augmentation '
     'that it had.',
@@ -211,7 +216,9 @@ def _about_intervals(table: Sequence[Row]) -> list[str]:
     "Intervals are Student's t for the mean of the differences, paired by seed "
     f'({count} seeds), each at 95 % by itself. Runs of one seed share the '
     'order of the images, crops and noise. With few seeds an interval is a '
-    'rough guide.',
+    'rough guide. A claim is supported where the whole interval has the sign '
+    'of the published difference, or is above zero where only "worse" was '
+    'published; contradicted where all of it has the other sign.',
     f'Differences below {smallest:.2g} could not be told from zero. This is '
     'half the width of an interval at the pooled standard deviation of all '
     "variants' differences (variants at chance are left out). A much narrower "
@@ -219,20 +226,32 @@ def _about_intervals(table: Sequence[Row]) -> list[str]:
   ][: 1 if math.isnan(smallest) else 2]
 
 
-def _cells(row: Row, baseline: Row) -> list[str]:
+def _cells(row: Row, baseline: Row, is_worse: bool) -> list[str]:
   errors = map(_number, (row.mean, row.std, _mean(row.training)))
   ours = [row.variant, *errors, str(len(row.values))]
   published = _number(row.published)
   if row is baseline:
-    return [*ours, '', '', published, '']
+    return [*ours, '', '', published, '', '']
+  paired = differences(row, baseline)
   known = row.published is not None and baseline.published is not None
-  theirs = f'{row.published - baseline.published:+.4f}' if known else ''
+  theirs = row.published - baseline.published if known else float(is_worse)
   return [
     *ours,
-    *difference_cells(differences(row, baseline)),
+    *difference_cells(paired),
     published,
-    theirs,
+    f'{theirs:+.4f}' if known else '',
+    _verdict(interval(paired), theirs),
   ]
+
+
+def _verdict(ends: tuple[float, float] | None, claimed: float) -> str:
+  """Returns what an interval says of a claimed difference's sign."""
+  if ends is None or not claimed:
+    return ''
+  low, high = sorted(end * claimed for end in ends)
+  if low > 0:
+    return 'supported'
+  return 'contradicted' if high < 0 else 'not resolved'
 
 
 def difference_cells(paired: Sequence[float]) -> list[str]:
