@@ -241,6 +241,11 @@ def _seconds_of_others(group: int) -> float | None:
   return ticks / os.sysconf('SC_CLK_TCK')
 
 
+def why_missing(row: dict) -> str:
+  """Returns why a row of `run` has no rates; '' if it has."""
+  return f'{row["status"]}: {row["reason"]}' if 'status' in row else ''
+
+
 def check_python(name: str, path: str) -> None:
   """Raises UserError if a flag that names a Python does not name a program."""
   if not os.access(path, os.X_OK):

@@ -171,7 +171,7 @@ def _markdown(results: dict) -> str:
   lines = []
   for row in sorted(rows, key=lambda row: -row.get('median', 0)):
     name, _, workers = row['name'].rpartition(', workers=')
-    rate = row.get('status', '')
+    rate = contest.why_missing(row)
     if 'median' in row:
       rate = f'{row["median"]:,.0f} ({row["min"]:,.0f}-{row["max"]:,.0f})'
     lines.append([name, _LOADERS[name][1], workers, rate])

@@ -289,7 +289,7 @@ def _lines(rows: list[dict], measures: tuple[str, ...]) -> list[list[str]]:
 
 def _rate(row: dict) -> str:
   if 'rates' not in row:
-    return row.get('status', '')
+    return contest.why_missing(row)
   median, low, high = (
     f'{x:,.0f}' if x >= 100 else f'{x:.1f}'
     for x in (row['median'], row['min'], row['max'])
