@@ -13,10 +13,12 @@ from alexnet_jax import (
   models,
   train,
   train_step,
+  trained,
 )
 from alexnet_jax.data import pipeline, prepare, preprocessing
 from alexnet_jax.run import build_run
-from alexnet_jax.tools import describe
+from alexnet_jax.tools import describe, export, import_weights
+from alexnet_jax.weights import torchvision
 from alexnet_jax.workdir import files
 from configs import lenet_caffe, resnet20_cifar
 from tests import runs, tiny
@@ -101,6 +103,23 @@ def test_moments_are_saved_and_resumed_bit_for_bit(
   assert network.features(images, 'stage2/block1').shape == (3, 16, 16, 8)
   with pytest.raises(errors.UserError, match="'conv9' does not exist.*stage2"):
     network.features(images, 'conv9')
+
+
+def test_weights_leave_and_come_back_by_torchvision_s_names(
+  one_device, tmp_path
+):
+  run = trained.load(str(one_device[0]), {'num_devices': 1})
+  path = tmp_path / 'a.safetensors'
+  export.export_weights(run, path, 'torchvision')
+  import_weights.import_run(run.config, path, tmp_path / 'run')
+  back = trained.load(str(tmp_path / 'run'), {'num_devices': 1})
+  runs.assert_same(*jax.device_get((back.variables, run.variables)))
+  with pytest.raises(errors.UserError, match='give --names=torchvision'):
+    export.export_weights(run, path, 'plain')
+  for name in ('lenet5', 'googlenet'):
+    models.set_network(run.config, name)
+    with pytest.raises(errors.UserError, match='no counterpart in torchvision'):
+      torchvision.from_variables(run.config.model, {})
 
 
 def test_a_step_that_is_not_finite_moves_no_moments(data_dir):

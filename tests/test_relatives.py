@@ -428,19 +428,26 @@ def step(model, variables, images, weight):
 def check_parity(torch, net, model, side):
   from tests import torch_nets
 
-  def to_ours(tensors):
-    arrays = {
+  def to_arrays(tensors):
+    return {
       name: tensor.numpy()
       for name, tensor in tensors.items()
       if not name.endswith('num_batches_tracked')
     }
-    return torchvision.to_variables(model.config, arrays)
 
-  net = torch_nets.randomize(net).double()
+  def to_ours(tensors):
+    return torchvision.to_variables(model.config, to_arrays(tensors))
+
+  net = torch_nets.randomize(net)
+  variables = to_ours(net.state_dict())
+  exported = torchvision.from_variables(model.config, variables)
+  expected = to_arrays(net.state_dict())
+  assert exported.keys() == expected.keys()
+  jax.tree.map(np.testing.assert_array_equal, exported, expected)
+  net = net.double()
   rng = np.random.default_rng(0)
   images = rng.standard_normal((4, side, side, 3))
   weight = rng.standard_normal((4, 10))
-  variables = to_ours(net.state_dict())
   arguments = jax.tree.map(np.float32, (variables, images, weight))
   actual = quick_jit(functools.partial(step, model))(*arguments)
   x = torch.from_numpy(images).permute(0, 3, 1, 2)

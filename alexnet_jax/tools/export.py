@@ -7,7 +7,7 @@ r"""Writes a trained network for other programs.
 
 A .safetensors file is a state_dict of the same network in PyTorch; norms and
 pools are those of the run's config. With --names=caffe, its first layer reads
-blue, green, red.
+blue, green, red. VGG, ResNet and EfficientNet need --names=torchvision.
 
 A .stablehlo file is a function with weights and preprocessing inside. It turns
 whole images [b, S, S, 3] of uint8 into probabilities [b, classes], averaged
@@ -29,7 +29,7 @@ from absl import flags
 
 from alexnet_jax import command_line, errors, paths, train_step, trained
 from alexnet_jax.tools import flags as tool_flags
-from alexnet_jax.weights import torch_layout, weight_files
+from alexnet_jax.weights import torch_layout, torchvision, weight_files
 
 _PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
@@ -49,10 +49,13 @@ def export_weights(
     UserError: If a layer has no counterpart in PyTorch, or no such name.
   """
   order = 'BGR' if names == 'caffe' else 'RGB'
-  params = jax.device_get(run.params)
-  arrays = torch_layout.to_torch(run.config, params, order)
-  if names == 'torchvision':
-    arrays = torch_layout.to_torchvision_names(arrays)
+  if run.config.model.name == 'alexnet':
+    params = jax.device_get(run.params)
+    arrays = torch_layout.to_torch(run.config, params, order)
+    if names == 'torchvision':
+      arrays = torch_layout.to_torchvision_names(arrays)
+  else:
+    arrays = _torchvision_arrays(run, names)
   inputs = run.preprocessing
   metadata = {
     'channel_order': order,
@@ -63,6 +66,20 @@ def export_weights(
     'class_names': run.class_names,
   }
   weight_files.write(path, arrays, metadata)
+
+
+def _torchvision_arrays(
+  run: trained.TrainedRun, names: str
+) -> dict[str, np.ndarray]:
+  """Returns the weights of a network that is no AlexNet."""
+  model, variables = run.config.model, jax.device_get(run.variables)
+  arrays = torchvision.from_variables(model, variables)
+  if names != 'torchvision':
+    raise errors.UserError(
+      f'names={names} is for AlexNets and model.name={model.name}; give '
+      '--names=torchvision.'
+    )
+  return arrays
 
 
 def export_program(run: trained.TrainedRun, path: pathlib.Path) -> None:

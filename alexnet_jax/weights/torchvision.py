@@ -1,8 +1,8 @@
-"""Weights of torchvision's VGG, ResNet and EfficientNet in our layout.
+"""Turns weights of torchvision's VGG, ResNet, EfficientNet into ours, and back.
 
 Names are those of torchvision's state_dicts (TV vgg.py, resnet.py,
-efficientnet.py). Convolutions [out, in, k, k] become [k, k, in, out], dense
-layers [out, in] become [in, out].
+efficientnet.py). Convolutions [out, in, k, k] are [k, k, in, out] here, dense
+layers [out, in] are [in, out].
 """
 
 from typing import Any
@@ -21,6 +21,9 @@ _LEAVES = {
   'running_var': ('batch_stats', 'var'),
   'bias': ('params', 'bias'),
 }
+_KINDS = {leaf: kind for kind, (_, leaf) in _LEAVES.items()}
+# PyTorch's axes in our order, by their number.
+_ORDER = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
 
 
 def num_classes(
@@ -33,7 +36,7 @@ def num_classes(
     arrays: Arrays by torchvision's names.
 
   Raises:
-    UserError: If weights of this network cannot be imported.
+    UserError: If torchvision has no network like this one.
   """
   paths = _module_paths(model)
   head = next(theirs for theirs, ours in paths.items() if ours == 'head')
@@ -78,21 +81,52 @@ def to_variables(
     leaf = 'scale' if array.ndim == 1 else 'kernel'
     collection, leaf = _LEAVES.get(kind, ('params', leaf))
     if name == 'classifier.0.weight' and 'vgg' in model:
-      array = _with_channels_last(array, model.vgg)
-    order = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[array.ndim]
+      array = _move_channels(array, model.vgg, 1, -1)
     path = f'{collection}/{paths.get(module, module)}/{leaf}'
-    variables[path] = np.float32(array.transpose(order))
+    array = array.transpose(_ORDER[array.ndim])
+    variables[path] = np.float32(array)
   return traverse_util.unflatten_dict(variables, sep='/')
 
 
-def _with_channels_last(
-  array: np.ndarray, vgg: ml_collections.ConfigDict
+def from_variables(
+  model: ml_collections.ConfigDict, variables: dict[str, Tree]
+) -> dict[str, np.ndarray]:
+  """Returns arrays by torchvision's names: the inverse of `to_variables`.
+
+  Args:
+    model: `config.model`.
+    variables: Canonical 'params' and 'batch_stats'.
+
+  Raises:
+    UserError: If torchvision has no network like this one.
+  """
+  modules = {ours: theirs for theirs, ours in _module_paths(model).items()}
+  arrays = {}
+  for (_, *path, leaf), array in traverse_util.flatten_dict(variables).items():
+    name = f'{modules["/".join(path)]}.{_KINDS.get(leaf, "weight")}'
+    array = array.transpose(np.argsort(_ORDER[array.ndim]))
+    if name == 'classifier.0.weight' and 'vgg' in model:
+      array = _move_channels(array, model.vgg, -1, 1)
+    arrays[name] = np.ascontiguousarray(array)
+  return arrays
+
+
+def _move_channels(
+  array: np.ndarray, vgg: ml_collections.ConfigDict, old: int, new: int
 ) -> np.ndarray:
-  """Reorders the inputs of VGG's first dense layer, which are maps."""
+  """Reorders the inputs of VGG's first dense layer, which are maps.
+
+  Args:
+    array: [outputs, inputs].
+    vgg: `config.model.vgg`.
+    old: Axis of the channels, 1 in [outputs, C, H, W] and -1 in ours.
+    new: Axis to move them to.
+  """
   channels = stage_width(vgg, len(vgg.convs))
   side = round((array.shape[1] / channels) ** 0.5)
-  maps = array.reshape(len(array), channels, side, side)
-  return maps.transpose(0, 2, 3, 1).reshape(len(array), -1)
+  shape = {1: (channels, side, side), -1: (side, side, channels)}[old]
+  maps = array.reshape(len(array), *shape)
+  return np.moveaxis(maps, old, new).reshape(len(array), -1)
 
 
 def _module_paths(model: ml_collections.ConfigDict) -> dict[str, str]:
@@ -105,8 +139,9 @@ def _module_paths(model: ml_collections.ConfigDict) -> dict[str, str]:
     if family in model:
       return function(model)
   raise errors.UserError(
-    f'model.name={model.name}: only weights of AlexNet, VGG, ResNet and '
-    'EfficientNet can be imported; give a config of one.'
+    f'model.name={model.name} has no counterpart in torchvision, whose names '
+    'weights have in files; choose an AlexNet, VGG, ResNet or EfficientNet, or '
+    'export .stablehlo, which holds any network.'
   )
 
 
