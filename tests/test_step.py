@@ -1,10 +1,13 @@
-"""Steps report the gradient norm; those that are not finite change nothing."""
+"""Steps: loss, gradient norm; those that are not finite change nothing."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 from alexnet_jax import train_step
+from alexnet_jax.models import one_tower
+from configs import lenet5
 from tests import in_memory, tiny
 
 
@@ -97,3 +100,56 @@ def test_a_bad_gradient_of_one_tower_is_enough(run, start):
   state = _spoil(state, 'fc8', 'kernel', lambda k: 1e7 * k)
   run.put(state)
   assert np.isfinite(_check_bad_step(run, first_nonfinite_step=7))
+
+
+class TwoHeads(one_tower.OneTower):
+  """Two linear classifiers of the mean colour, one of them auxiliary."""
+
+  @nn.compact
+  def __call__(self, images, index=None, *, train=False):
+    x, classes = images.mean((1, 2)), self.config.num_classes
+    self.sow('auxiliary_logits', 'logits', self.dense('auxiliary', x, classes))
+    return self.head(x)
+
+
+def _gradients(config, params, smoothing, weight):
+  """Those of the loss of step 0, by the formula, in float64."""
+  batch = in_memory.batch_of(config, 0)
+  images = in_memory.preprocessing_of(config)(batch['image'])
+  x = np.asarray(images, np.float64).mean((1, 2))
+  targets = np.eye(10)[batch['label']] * (1 - smoothing) + smoothing / 10
+  gradients = {}
+  for name, factor in (('head', 1.0), ('auxiliary', weight)):
+    logits = x @ params[name]['kernel'] + params[name]['bias']
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    of_logits = factor * (probabilities - targets) / len(x)
+    gradients[name] = {'kernel': x.T @ of_logits, 'bias': of_logits.sum(0)}
+  return gradients
+
+
+def test_the_loss_smooths_labels_and_has_auxiliary_heads(monkeypatch):
+  monkeypatch.setitem(train_step.MODELS, 'lenet5', TwoHeads)
+  config = lenet5.get_config()
+  config.data.channels, config.data.scale, config.num_devices = 3, 64.0, 2
+  config.optimizer.update({'label_smoothing': 0.1, 'weight_decay': 0.0})
+  run = in_memory.Training(config)
+  params = run.canonical().params
+  run.step()
+  # The first velocity is the gradient times the rate, and biases' is doubled.
+  velocities = run.canonical().opt_state[-1].trace
+  rates = {'kernel': 0.01, 'bias': 0.02}
+  found = {
+    head: {kind: -x / rates[kind] for kind, x in leaves.items()}
+    for head, leaves in velocities.items()
+  }
+
+  def differs(smoothing, weight):
+    expected = _gradients(config, params, smoothing, weight)
+    return not jax.tree.all(
+      jax.tree.map(lambda a, b: np.allclose(a, b, 1e-4, 1e-6), found, expected)
+    )
+
+  # GoogLeNet's auxiliary losses count .3 (arXiv 1409.4842, section 5).
+  assert not differs(smoothing=0.1, weight=0.3)
+  assert differs(smoothing=0.0, weight=0.3)
+  assert differs(smoothing=0.1, weight=1.0)
