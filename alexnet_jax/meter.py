@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import contextlib
 import pathlib
+import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -142,12 +143,16 @@ class Meter:
     self._began += time.perf_counter() - began
 
   def read(self) -> dict[str, float]:
-    """Returns the window's seconds, images a second and seconds of waiting."""
+    """Returns the window's seconds, images a second and seconds of waiting.
+
+    Beside them is the most memory that this start has taken so far.
+    """
     seconds = time.perf_counter() - self._began
     return {
       'seconds': seconds,
       'examples_per_second': self._steps * self._batch_size / seconds,
       'input_seconds': self._input_seconds,
+      'peak_memory_bytes': _peak_memory(),
     }
 
   def _trace(self, step: int, outputs: Any) -> None:
@@ -173,6 +178,13 @@ class Meter:
   def _stop_trace(self) -> None:
     self._is_tracing = False
     jax.profiler.stop_trace()
+
+
+def _peak_memory() -> int:
+  """Returns the most bytes so far, of the device or of a CPU's process."""
+  if counters := jax.local_devices()[0].memory_stats():
+    return counters['peak_bytes_in_use']
+  return 2**10 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _wait(outputs: Any) -> float:

@@ -1,12 +1,14 @@
-"""Prints a config's network: what each layer makes, and its parameters.
+"""Prints a config's network: what each layer makes, and what it costs.
 
     python -m alexnet_jax.tools.describe --config=configs/alexnet.py
 
 For the paper's net: feature maps of 55, 27, 13, 13, 13 and, after the last
-pool, 6 pixels a side; 60,965,224 parameters ("60 million", paper section 1).
+pool, 6 pixels a side; 60,965,224 parameters ("60 million", paper section 1),
+and 724,406,816 multiply-adds for an image.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ import flax.linen as nn
 import jax
 import ml_collections
 from absl import flags
+from flax import traverse_util
 from ml_collections import config_flags
 
 from alexnet_jax import command_line, train_step, validate
@@ -97,6 +100,27 @@ def _outputs(config: ml_collections.ConfigDict) -> dict[str, list[tuple]]:
   return {name: [jax.tree.leaves(kept[name])[0].shape[1:]] for name in order}
 
 
+def costs(config: ml_collections.ConfigDict) -> tuple[int, int]:
+  """Returns the parameters and multiply-adds that make one image's logits.
+
+  Those of auxiliary heads, which only training has, do not count. Nor do
+  additions of biases, norms and pools.
+  """
+  params = train_step.abstract_train_state(config).params
+  outputs = traverse_util.flatten_dict(_apply(config, True))
+  num_params = num_products = 0
+  for (*layer, leaf), x in traverse_util.flatten_dict(params).items():
+    if (made := outputs.get((*layer, '__call__'))) is None:
+      continue
+    num_params += x.size
+    if leaf == 'kernel':
+      places = math.prod(jax.tree.leaves(made)[0].shape[1:-1])  # [1, H, W, C]
+      row = config.model.get(layer[0], {})
+      # A local layer has weights of its own for each place.
+      num_products += x.size * (1 if row.get('kind') == 'local' else places)
+  return num_params, num_products
+
+
 def define_flags() -> None:
   """Defines the flags of this tool."""
   config_flags.DEFINE_config_file(
@@ -105,9 +129,11 @@ def define_flags() -> None:
 
 
 def main(_) -> None:
-  """Prints the table."""
-  validate.check_config(flags.FLAGS.config)
-  print(describe(flags.FLAGS.config))
+  """Prints the table, and what an image costs."""
+  config = flags.FLAGS.config
+  validate.check_config(config)
+  print(describe(config))
+  print(f'\nAn image takes {costs(config)[1]:,} multiply-adds.')
 
 
 if __name__ == '__main__':

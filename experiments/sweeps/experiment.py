@@ -3,9 +3,10 @@
 import dataclasses
 import pathlib
 import urllib.parse
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from alexnet_jax import errors
+from alexnet_jax.tools import figures
 from experiments.sweeps import runner
 
 Overrides = runner.Overrides
@@ -55,6 +56,10 @@ class Experiment:
     seeds: Seeds of each variant.
     others_are_worse: Whether the claim is that all variants but the first have
       a higher error, where no number was published.
+    measure: Function of a finished run's workdir that returns further fields of
+      its row in results.jsonl, or None.
+    report: Function of the rows and the name of the data that returns the text
+      of results.md and the figure of plot.png; None for those of `table`.
   """
 
   name: str
@@ -67,6 +72,8 @@ class Experiment:
   pictures: Overrides | None = None
   seeds: Sequence[int] = (0, 1, 2)
   others_are_worse: bool = False
+  measure: Callable[[pathlib.Path], runner.Result] | None = None
+  report: Callable[..., tuple[str, figures.Figure]] | None = None
 
 
 def plan(

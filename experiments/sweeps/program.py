@@ -241,7 +241,7 @@ def finish(
   measured = dict.fromkeys(by_name)
   for result in results:
     name = (result['variant'], result['seed'])
-    measured[name] = runner.measure(by_name[name], result)
+    measured[name] = _measure(experiment, by_name[name], result)
     print(json.dumps(measured[name]), flush=True)
   rows = list(measured.values())
   text, chart = create_table(experiment, rows, data)
@@ -256,10 +256,21 @@ def finish(
   sys.exit(any(row['status'] == 'failed' for row in rows))
 
 
+def _measure(
+  experiment: Experiment, run: runner.Run, result: runner.Result
+) -> runner.Result:
+  result = runner.measure(run, result)
+  if result['status'] == 'finished' and experiment.measure:
+    result |= experiment.measure(run.workdir)
+  return result
+
+
 def create_table(
   experiment: Experiment, results: Sequence[runner.Result], data: str = ''
 ) -> tuple[str, figures.Figure]:
   """Returns the text of results.md and the plot; for arguments see `finish`."""
+  if experiment.report:
+    return experiment.report(results, data)
   rows = table.rows(experiment, results)
   return table.markdown(experiment, rows, data), table.draw(rows)
 
