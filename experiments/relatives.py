@@ -21,6 +21,7 @@ images, and few epochs, since a CPU takes hours for each; --set=num_epochs=1 and
 pictures want a GPU. Without --data the networks train on ImageNet.
 """
 
+import math
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
@@ -121,30 +122,35 @@ def _draw(
 
   Its area is in proportion to the parameters. Dashes are the seeds.
   """
-  chart = figures.create(7.2, 4.4, layout='constrained')
+  from matplotlib import ticker
+
+  chart = figures.create(8, 4.4, layout='constrained')
   axis = chart.subplots()
-  rows = sorted(rows, key=lambda row: costs[row.variant]['multiply_adds'])
+  rows = sorted(rows, key=lambda row: -costs[row.variant]['multiply_adds'])
   largest = max((cost['parameters'] for cost in costs.values()), default=1)
+  made = [costs[row.variant]['multiply_adds'] for row in rows] or [1]
+  low, high = min(made) / 3, max(made) * 3
+  ends = {0.02: 1.1, 0.9: 1.1}  # where the row of names of that height ends
   for place, row in enumerate(rows):
     x = costs[row.variant]['multiply_adds']
-    area = 1500 * costs[row.variant]['parameters'] / largest
-    axis.scatter(x, row.mean, area, 'C0', alpha=0.3, linewidth=0)
+    area = 900 * costs[row.variant]['parameters'] / largest
+    axis.scatter(x, row.mean, area, 'C0', alpha=0.35, linewidth=0)
     axis.plot([x] * len(row.values), list(row.values.values()), 'k_')
-    # Names of neighbours stand above and below in turn.
-    side = 1 if place % 2 else -1
+    height = (0.02, 0.9)[place % 2]
+    # Right above or below the disc, or as near as the names before allow.
+    ends[height] = min(math.log(x / low, high / low), ends[height] - 0.13)
     axis.annotate(
       f'{row.variant}\n{YEARS[row.variant]}',
       (x, row.mean),
-      (0, side * (6 + area**0.5 / 2)),
-      textcoords='offset points',
+      (ends[height], height),
+      textcoords='axes fraction',
       ha='center',
-      va='bottom' if side > 0 else 'top',
+      arrowprops={'arrowstyle': '-', 'color': '0.7', 'linewidth': 0.7},
     )
-  axis.set(
-    xscale='log', xlabel='multiply-adds of an image', ylabel='top-1 error'
-  )
-  axis.set_title('areas: parameters', loc='right', fontsize='small')
-  axis.margins(0.12, 0.25)
+  axis.set(xscale='log', ylabel='top-1 error', xlim=(low, high))
+  axis.set_xlabel('multiply-adds of an image (areas: parameters)')
+  axis.xaxis.set_major_formatter(ticker.EngFormatter())
+  axis.margins(y=0.35)
   axis.grid(color='0.92')
   axis.set_axisbelow(True)
   axis.spines[['top', 'right']].set_visible(False)
