@@ -110,7 +110,7 @@ def _cells(row: table.Row, cost: runner.Result) -> list[str]:
     f'{cost["multiply_adds"]:,}',
     f'{row.mean:.4f}' + (f' ± {row.std:.4f}' if len(values) > 1 else ''),
     ' '.join(f'{value:.4f}' for value in values),
-    f'{cost["images_per_second"]:,.0f}',
+    f'{cost["images_per_second"]:,.1f}',
     f'{cost["memory"] / 2**20:,.0f}',
   ]
 

@@ -89,8 +89,8 @@ def test_the_table_has_what_was_measured():
   assert 'Data: cifar10. Epochs: 3.' in text
   assert (
     '| LeNet-5 | 1998 | 62,006 | 651,720 | 0.4500 ± 0.0707 | 0.5000 0.4000 | '
-    '1,234 | 5 |\n'
-    '| VGG-16 | 2014 | 62,006 | 313,725,952 | 0.2500 | 0.2500 | 1,234 | 5 |\n'
+    '1,234.4 | 5 |\n'
+    '| VGG-16 | 2014 | 62,006 | 313,725,952 | 0.2500 | 0.2500 | 1,234.4 | 5 |\n'
   ) in text
   assert 'No result:\n\n- VGG-19, seed 0: no memory\n' in text
 
