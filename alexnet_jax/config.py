@@ -125,6 +125,9 @@ def base() -> ml_collections.ConfigDict:
   }
   # Within a map (cuda-convnet's rnorm).
   config.model.spatial_norm = {'size': 5, 'k': 1.0, 'scale': 1e-3, 'beta': 0.75}
+  # Share of the old running moments that is kept; what is added to variances;
+  # consecutive examples that share moments, 0 for the whole batch.
+  config.model.batch_norm = {'momentum': 0.9, 'epsilon': 1e-5, 'group': 0}
   # Names of the layers in order; each has a row, see models/alexnet.py.
   config.model.layers = ()
 

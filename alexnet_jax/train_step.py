@@ -117,7 +117,8 @@ def _initial_state(config: ml_collections.ConfigDict) -> TrainState:
 def tower_wise(config: ml_collections.ConfigDict, state: TrainState) -> Tree:
   """Marks the leaves with a leading tower axis.
 
-  In AlexNet these are all parameters but the head's; other networks have none.
+  In AlexNet these are all running moments, and all parameters but the head's;
+  other networks have none.
 
   Returns:
     A TrainState of booleans.
@@ -136,7 +137,11 @@ def tower_wise(config: ml_collections.ConfigDict, state: TrainState) -> Tree:
     by_tower,
     transform_non_params=lambda _: False,
   )
-  return nowhere.replace(params=by_tower, opt_state=velocities)
+  return nowhere.replace(
+    params=by_tower,
+    batch_stats=jax.tree.map(lambda _: True, state.batch_stats),
+    opt_state=velocities,
+  )
 
 
 def train_step(

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import errors, train_step
+from alexnet_jax import errors, parallel, train_step
 from configs import (
   alexnet,
   alexnet_2012,
+  alexnet_bn,
   alexnet_one_gpu,
   bvlc_alexnet,
   caffenet,
@@ -26,10 +27,9 @@ from configs import (
 from experiments import ablations, lrn_cifar10
 from tests import in_memory, tiny
 
-# A start's many samplers take ten times as long to compile as this.
-quick_jit = functools.partial(
-  jax.jit, compiler_options={'xla_backend_optimization_level': 0}
-)
+# A start's many samplers take ten times as long to compile otherwise.
+QUICK = {'xla_backend_optimization_level': 0}
+quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 def num_parameters(config):
@@ -84,6 +84,7 @@ def narrow(config):
     (cifar10_11pct, 2112970),
     (torchvision_alexnet, 61100840),  # its documentation
     (bvlc_alexnet, 60965224),
+    (alexnet_bn, 60965224),
     (caffenet, 60965224),
   ],
 )
@@ -398,6 +399,24 @@ class TorchNet:
     x = self.conv('conv2', x, padding=2, groups=2)
     return self.pool(self.spatial_norm(self.lrn(self.F.relu(x), 1e-4)))
 
+  def bn(self, x):
+    moments = next(self.moments)
+    return self.F.batch_norm(x, *moments, training=self.train, eps=1e-4)
+
+  def bn_network(self, x, stats, train):
+    # torch writes the new running moments into the tensors that it is given.
+    self.train, self.moments = train, iter(stats)
+    relu = self.F.relu
+    x = self.bn(self.pool(relu(self.conv('conv1', x, stride=4))))
+    x = self.conv('conv2', x, padding=2, groups=2)
+    x = self.bn(self.pool(relu(x)))
+    x = self.bn(relu(self.conv('conv3', x, padding=1)))
+    x = self.bn(relu(self.conv('conv4', x, padding=1, groups=2)))
+    x = self.pool(relu(self.conv('conv5', x, padding=1, groups=2)))
+    x = x.permute(0, 2, 3, 1).flatten(1)
+    x = relu(self.dense('fc7', relu(self.dense('fc6', x))))
+    return x @ self.params['fc8']['kernel'] + self.params['fc8']['bias']
+
   def rest(self, x):
     relu = self.F.relu
     x = relu(self.conv('conv3', x, padding=1))
@@ -427,3 +446,59 @@ def test_logits_equal_those_of_a_network_in_pytorch(config, start):
   assert logits.dtype == np.float32
   difference = np.abs(logits - expected).max()
   assert difference <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize('train', [False, True])
+def test_a_network_with_batch_norm_is_pytorchs(train):
+  torch = pytest.importorskip('torch')
+  config = narrow(alexnet_bn.get_config('shapes'))
+  config.data.crop_size, config.model.omit = 67, 'dropout'
+  abstract = train_step.abstract_train_state(config).batch_stats
+  rng = np.random.default_rng(2)
+  stats = jax.tree.map(lambda x: rng.uniform(0.5, 2, x.shape), abstract)
+  images = rng.standard_normal((3, 67, 67, 3))
+  params = random_params(config)
+  moments = [
+    [
+      torch.tensor(stats[f'conv{i}_batch_norm'][k].ravel())
+      for k in ('mean', 'var')
+    ]
+    for i in (1, 2, 3, 4)
+  ]
+  net = TorchNet(torch, params)
+  x = torch.from_numpy(images).permute(0, 3, 1, 2)
+  expected = net.bn_network(x, moments, train).numpy()
+  variables = {'params': params, 'batch_stats': stats}
+  apply = functools.partial(
+    train_step.create_model(config).apply, train=train, mutable=['batch_stats']
+  )
+  logits, changed = quick_jit(apply)(
+    jax.tree.map(np.float32, variables), np.float32(images)
+  )
+  error = np.abs(logits - expected).max()
+  assert error <= 1e-4 * np.abs(expected).max()
+  for i, (mean, _) in enumerate(moments, 1):
+    ours = changed['batch_stats'][f'conv{i}_batch_norm']['mean']
+    np.testing.assert_allclose(ours.ravel(), mean, rtol=1e-4)
+
+
+def test_moments_belong_to_towers_on_any_number_of_devices(monkeypatch):
+  monkeypatch.setattr(parallel, 'compiler_options', lambda _: QUICK)
+  config = alexnet_bn.get_config()
+  stats = train_step.abstract_train_state(config).batch_stats
+  assert stats['conv3_batch_norm']['var'].shape == (2, 192)
+  assert sum(x.size for x in jax.tree.leaves(stats)) == 2240
+  config = tiny.get_config('')
+  config.model.conv1.after = ('act', 'max_pool', 'batch_norm')
+  config.model.conv4.after = ('act', 'batch_norm')
+  config.model.omit = 'conv3,conv5,fc7'
+  trainings = []
+  for config.num_devices in (1, 2, 4):
+    trainings.append(in_memory.Training(config))
+    trainings[-1].losses(3)
+  one, *others = (
+    jax.tree.leaves(training.canonical().variables) for training in trainings
+  )
+  for other in others:
+    for a, b in zip(one, other, strict=True):
+      assert np.abs(a - b).max() <= 1e-4 * np.abs(a).max()

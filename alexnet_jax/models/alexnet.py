@@ -10,6 +10,7 @@ variant is a config. A row has
     gather     whether the layer reads all towers, or only its own
     init_std, init_bias
     after      operations that follow, in order: 'act', 'lrn', 'spatial_norm',
+               'batch_norm' (each map on its own, without scale and shift),
                'max_pool', 'avg_pool', 'dropout'
     keep       probability that its dropout keeps a unit; 0 for the model's
 """
@@ -19,14 +20,23 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import ml_collections
 from jax import lax
 
 from alexnet_jax import errors, parallel
-from alexnet_jax.models import layers
+from alexnet_jax.models import batch_norm, layers
 
 KINDS = ('conv', 'local', 'dense', 'head')
-OPERATIONS = ('act', 'lrn', 'spatial_norm', 'max_pool', 'avg_pool', 'dropout')
+OPERATIONS = (
+  'act',
+  'lrn',
+  'spatial_norm',
+  'batch_norm',
+  'max_pool',
+  'avg_pool',
+  'dropout',
+)
 
 
 def layer_table(
@@ -134,7 +144,8 @@ class AlexNet(nn.Module):
       images: [N, H, W, 3], preprocessed pixels.
       index: [N] of uint32, place of each example in the run, on which its
         dropout masks depend. Needed in training, as is a 'dropout' rng.
-      train: Whether dropout draws masks.
+      train: Whether dropout draws masks and batch norm takes its moments from
+        the batch.
 
     Raises:
       UserError: If a layer's input is smaller than its filters.
@@ -205,9 +216,24 @@ class AlexNet(nn.Module):
         keep, self.config.inverted_dropout, name=f'{name}_dropout'
       )
       return dropout(x, self.towers.ids(), index, train)
+    if operation == 'batch_norm':
+      return self._batch_norm(name, x, train)
     if operation == 'lrn' and self.config.lrn.across_towers:
       return self._across_towers(self._per_tower('lrn'), x)
     return [self._per_tower(operation)(tower) for tower in x]
+
+  def _batch_norm(
+    self, name: str, x: layers.Towers, train: bool
+  ) -> layers.Towers:
+    """Normalises each tower; its running moments have a tower axis."""
+    per_tower = nn.vmap(
+      batch_norm.BatchNorm,
+      in_axes=(0, None),
+      variable_axes={'batch_stats': 0},
+    )
+    fields = self.config.batch_norm
+    norm = per_tower(fields, self.towers, False, name=f'{name}_batch_norm')
+    return list(norm(jnp.stack(x), train))  # [T, N, ..., C]
 
   def _across_towers(
     self, function: Callable[[jax.Array], jax.Array], x: layers.Towers

@@ -21,7 +21,7 @@ FIELDS = {'momentum': 0.9, 'epsilon': 1e-5, 'group': 0}
 
 
 class BatchNorm(nn.Module):
-  """Normalises each channel, then scales and shifts it.
+  """Normalises each channel; then scales and shifts it, unless told not to.
 
   Training takes the moments of the batch, in float32; evaluation takes their
   running means, 'mean' and 'var' of the collection 'batch_stats'. The running
@@ -31,19 +31,23 @@ class BatchNorm(nn.Module):
   Attributes:
     fields: `config.model.batch_norm`, see `FIELDS`.
     towers: Towers that this device holds.
+    affine: Whether it scales and shifts, and so has parameters.
     scale_init: Initializer of the scales.
   """
 
   fields: ml_collections.FrozenConfigDict
   towers: parallel.LocalTowers | parallel.DeviceTowers
+  affine: bool = True
   scale_init: layers.Initializer = nn.initializers.ones
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Returns normalised [N, H, W, C], in the type of `x`."""
     channels = x.shape[-1:]
-    scale = self.param('scale', self.scale_init, channels)
-    bias = self.param('bias', nn.initializers.zeros, channels)
+    scale, bias = 1.0, 0.0
+    if self.affine:
+      scale = self.param('scale', self.scale_init, channels)
+      bias = self.param('bias', nn.initializers.zeros, channels)
     means = self.variable('batch_stats', 'mean', jnp.zeros, channels)
     variances = self.variable('batch_stats', 'var', jnp.ones, channels)
     wide = layers.at_least_float32(x)

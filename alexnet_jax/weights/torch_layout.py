@@ -191,6 +191,8 @@ def _check_counterpart(
   after_dropout = before[before.index('dropout') + 1 :] if before else ()
   if row.kind == 'local':
     reason = f'model.{name}.kind=local'
+  elif 'batch_norm' in row.after:
+    reason = f'batch_norm in model.{name}.after'
   elif row.kind != 'conv' and towers > 1 and not row.gather:
     reason = f'model.{name}.gather=False'
   elif not all(operation.endswith('_pool') for operation in after_dropout):
@@ -198,7 +200,7 @@ def _check_counterpart(
   else:
     return
   raise errors.UserError(
-    f'{reason} has no counterpart in PyTorch or Caffe; export .stablehlo, '
+    f'{reason} has no counterpart in PyTorch or Caffe here; export .stablehlo, '
     'which holds any network.'
   )
 
