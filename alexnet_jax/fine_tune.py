@@ -92,8 +92,8 @@ def first_variables(
     class_names: Names of the classes in the new run's data.
 
   Returns:
-    Those of the origin, except for the layers of `config.init_fresh` and,
-    if the classes of the two runs differ, the heads.
+    Those of the origin, except for the layers of `config.init_fresh`, the heads
+    if the classes of the two runs differ, and moments that the origin lacks.
   """
   layers = drawn['params']
   fresh = _drawn_anew(config, layers, origin, class_names)
@@ -101,11 +101,13 @@ def first_variables(
     f'Starts from {origin.workdir}, step {origin.step:,}; drawn anew: '
     f'{", ".join(name for name in layers if name in fresh) or "nothing"}.'
   )
+
+  def first(kind: str, name: str) -> Tree:
+    old, layer = origin.variables[kind], name.removesuffix('_batch_norm')
+    return (drawn[kind] if layer in fresh or name not in old else old)[name]
+
   return {
-    kind: {
-      name: (own if name in fresh else origin.variables[kind])[name]
-      for name in own
-    }
+    kind: {name: first(kind, name) for name in own}
     for kind, own in drawn.items()
   }
 
