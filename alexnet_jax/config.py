@@ -32,6 +32,9 @@ def base() -> ml_collections.ConfigDict:
   config.init_fresh = ''
   # Examples of a step, over all devices.
   config.batch_size = 128
+  # Parts of each step's examples that are worked on one after another, for
+  # batches that do not fit into memory. Batch norm takes the moments of a part.
+  config.accumulate_steps = 1
   config.num_epochs = 90.0
   # More than 0 overrides num_epochs.
   config.train_steps = 0
@@ -143,6 +146,9 @@ def base() -> ml_collections.ConfigDict:
   config.optimizer.weight_decay = 0.0005
   # Whether biases, and scales of batch normalisation, are decayed as well.
   config.optimizer.decay_biases = False
+  # LARS: each array of weights or biases has its rate times this number, times
+  # its norm over that of its gradient (see optim.lars_rates); 0 for no LARS.
+  config.optimizer.lars_eta = 0.0
   # Factors of rates: by layer ('conv1'), or of its weights or biases alone
   # ('conv1/kernel', 'conv1/bias'), on top of the layer's. A rate of 0 freezes.
   # As a flag: --config.optimizer.rate_multipliers["conv1/kernel"]=0

@@ -38,9 +38,10 @@ def evaluate(
     'seconds' and 'examples_per_second'.
   """
   began = time.perf_counter()
-  # The last batch is padded anyway, so that any size will do.
-  shards = run.plan.num_data_shards
-  batch_size = -(-run.config.batch_size // shards) * shards
+  # The last batch is padded anyway, so that any size will do: as many examples
+  # as training has in memory at a time.
+  shards, parts = run.plan.num_data_shards, run.config.accumulate_steps
+  batch_size = -(-run.config.batch_size // (shards * parts)) * shards
   batches = pipeline.eval_batches(
     data,
     split,

@@ -4,7 +4,8 @@
 
 (paper section 5). The rate is inside the velocity, so a drop leaves the old
 velocity as it is: decay, then rate, then momentum, unlike `optax.sgd`. Biases
-have their own rate and no decay (CHM weights.cu, CC1 LayerParams).
+have their own rate and no decay (CHM weights.cu, CC1 LayerParams). For large
+batches, `lars_rates` gives each array of parameters a rate of its own.
 """
 
 import dataclasses
@@ -183,6 +184,30 @@ def create_learning_rate_fn(
     return jax.tree_util.tree_map_with_path(rate, params)
 
   return rates
+
+
+def lars_rates(
+  rates: Tree, weights: Tree, gradients: Tree, eta: float, decay: float
+) -> Tree:
+  """Returns rates times eta |w| / (|g| + decay |w|), or 1 where a norm is 0.
+
+  (LARS: arXiv 1708.03888, Algorithm 1, and NVCaffe's sgd_solver.cpp.)
+  `optax.lars` divides by |g + decay w| instead.
+
+  Args:
+    rates: Rate of each parameter.
+    weights: Squared norm |w|^2 of each.
+    gradients: Squared norm |g|^2 of each gradient, without decay.
+    eta: Trust coefficient.
+    decay: Weight decay of the network, with no layer's factor.
+  """
+
+  def scaled(rate: jax.Array, w2: jax.Array, g2: jax.Array) -> jax.Array:
+    w, g = jnp.sqrt(w2), jnp.sqrt(g2)
+    ratio = eta * w / (g + decay * w)
+    return rate * jnp.where((w > 0) & (g > 0), ratio, 1.0)
+
+  return jax.tree.map(scaled, rates, weights, gradients)
 
 
 def _piecewise(pairs: Iterable[tuple[int, float]]) -> optax.Schedule:

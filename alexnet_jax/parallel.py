@@ -25,7 +25,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import logging
 from jax import lax
 
@@ -158,10 +157,10 @@ class OneDevice:
     del by_tower
     return gradients
 
-  def global_norm(self, gradients: Tree, by_tower: Tree) -> jax.Array:
-    """Returns the L2 norm of summed gradients (inside the program)."""
+  def squared_norms(self, tree: Tree, by_tower: Tree) -> Tree:
+    """Returns each leaf's squared L2 norm, over all towers (in the program)."""
     del by_tower
-    return optax.tree.norm(gradients)
+    return jax.tree.map(lambda x: jnp.sum(jnp.square(x)), tree)
 
   def any(self, flag: jax.Array) -> jax.Array:
     """Returns whether `flag` is true on any device (inside the program)."""
@@ -323,18 +322,17 @@ class ManyDevices:
 
     return jax.tree.map(total, gradients, by_tower)
 
-  def global_norm(self, gradients: Tree, by_tower: Tree) -> jax.Array:
-    """Returns the L2 norm of summed gradients (inside the program).
+  def squared_norms(self, tree: Tree, by_tower: Tree) -> Tree:
+    """Returns each leaf's squared L2 norm, over all towers (in the program).
 
-    Squares of tower-wise parameters are summed over the towers, those of the
-    head are counted once.
+    Squares of tower-wise leaves are summed over the towers, those of the head
+    are counted once.
     """
-    squares = jax.tree.map(lambda x: jnp.sum(jnp.square(x)), gradients)
-    pairs = list(zip(*map(jax.tree.leaves, (squares, by_tower)), strict=True))
-    own = sum(square for square, has_towers in pairs if has_towers)
-    shared = sum(square for square, has_towers in pairs if not has_towers)
-    groups = self.towers.groups
-    return jnp.sqrt(lax.psum(own, _AXIS, axis_index_groups=groups) + shared)
+    leaves, structure = jax.tree.flatten(tree)
+    own = jnp.stack([jnp.sum(jnp.square(x)) for x in leaves])
+    total = lax.psum(own, _AXIS, axis_index_groups=self.towers.groups)
+    has_towers = np.array(jax.tree.leaves(by_tower))
+    return structure.unflatten(jnp.where(has_towers, total, own))
 
   def any(self, flag: jax.Array) -> jax.Array:
     """Returns whether `flag` is true on any device (inside the program)."""
@@ -454,11 +452,15 @@ def _check_processes(
     )
 
 
-def check_batch_size(plan: Plan, batch_size: int) -> None:
-  """Raises UserError if a batch does not divide into the plan's shards."""
-  count = plan.num_data_shards
-  if batch_size % count:
+def check_batch_size(
+  plan: Plan, batch_size: int, accumulate_steps: int = 1
+) -> None:
+  """Raises UserError if a batch does not divide into shards and parts."""
+  shards = plan.num_data_shards
+  if batch_size % (shards * accumulate_steps):
+    parts = f', accumulate_steps={accumulate_steps} parts each'
     raise errors.UserError(
-      f'batch_size={batch_size} does not divide into {count} shards on '
-      f'{plan.num_devices} devices: give a multiple of {count}.'
+      f'batch_size={batch_size} does not divide into {shards} shards on '
+      f'{plan.num_devices} devices{parts if accumulate_steps > 1 else ""}: '
+      f'give a multiple of {shards * accumulate_steps}.'
     )

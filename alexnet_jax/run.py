@@ -105,6 +105,10 @@ class Run:
   @functools.cached_property
   def train_program(self) -> Callable:
     """Per-device program of `train_step`, not compiled."""
+    optimizer = self.config.optimizer
+    lars = functools.partial(
+      optim.lars_rates, eta=optimizer.lars_eta, decay=optimizer.weight_decay
+    )
     return functools.partial(
       train_step.train_step,
       model=self.model,
@@ -114,7 +118,9 @@ class Run:
       optimizer=train_step.create_optimizer(self.config, self.by_tower.params),
       learning_rates=self.learning_rates,
       by_tower=self.by_tower.params,
-      label_smoothing=self.config.optimizer.label_smoothing,
+      label_smoothing=optimizer.label_smoothing,
+      local_rates=lars if optimizer.lars_eta else None,
+      accumulate_steps=self.config.accumulate_steps,
     )
 
   @functools.cached_property

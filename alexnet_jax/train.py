@@ -39,6 +39,9 @@ from alexnet_jax.workdir import (
 
 # A loss within this share of ln(classes) is the loss of guessing.
 _AT_CHANCE = 0.005
+# Batches of this size and more are published with a warm-up alone (the paper
+# of LARS, arXiv 1708.03888, and NVCaffe's solver files).
+_LARGE_BATCH = 16384
 # Processes agree on the time at every so many steps.
 _CLOCK_STEPS = 20
 # Longest preparation of a set that is small enough for a run to prepare it.
@@ -246,7 +249,8 @@ def _prepare_run(
   """
   validate.check_config(config)
   plan = parallel.make_plan(config.model.towers, config.num_devices)
-  parallel.check_batch_size(plan, config.batch_size)
+  parallel.check_batch_size(plan, config.batch_size, config.accumulate_steps)
+  _warn_without_warm_up(config)
   newest_step = multihost.broadcast(files.newest_step(workdir))
   expected = train_step.abstract_train_state(config).params
   origin = None
@@ -377,6 +381,16 @@ def _next_plateau(
       'The plateau rule waits until it has.'
     )
   return plateau
+
+
+def _warn_without_warm_up(config: ml_collections.ConfigDict) -> None:
+  """Warns of a large batch at its whole rate from the first step on."""
+  if config.batch_size >= _LARGE_BATCH and not config.schedule.warmup_epochs:
+    multihost.log(
+      f'Warning: batch_size={config.batch_size} but schedule.warmup_epochs=0. '
+      'Published runs of such batches climb to their rate in 2 to 10 epochs; '
+      'give --config.schedule.warmup_epochs=5.'
+    )
 
 
 def _warn_at_chance(run: Run, step: int, loss: float) -> None:

@@ -157,6 +157,8 @@ def train_step(
   learning_rates: optim.LearningRateFn,
   by_tower: Tree,
   label_smoothing: float = 0.0,
+  local_rates: Callable[[Tree, Tree, Tree], Tree] | None = None,
+  accumulate_steps: int = 1,
 ) -> tuple[TrainState, metrics.Sums]:
   """Makes one update on this device.
 
@@ -179,45 +181,43 @@ def train_step(
       rates.
     by_tower: Tree of booleans that marks the parameters with a tower axis.
     label_smoothing: Share of each label that is spread evenly over the classes.
+    local_rates: Function of rates and of the squared norms of parameters and
+      gradients that returns LARS's rates; None for no LARS.
+    accumulate_steps: Parts of the batch that are worked on one after another.
 
   Returns:
     The next state, and the sums of this step's metrics.
   """
-  labels = batch['label']
-  global_batch = labels.shape[0] * plan.num_data_shards
-  images = preprocess(batch['image'], batch['index'], state.step)
+  global_batch = batch['label'].shape[0] * plan.num_data_shards
 
-  def cross_entropy(logits: jax.Array) -> jax.Array:
-    if not label_smoothing:
-      return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    targets = jax.nn.one_hot(labels, logits.shape[-1])
-    targets = optax.smooth_labels(targets, label_smoothing)
-    return optax.softmax_cross_entropy(logits, targets)
-
-  def loss_share(params):
+  def loss_share(params, batch_stats, part):
+    labels, index = part['label'], part['index']
     logits, changed = model.apply(
-      state.variables | {'params': params},
-      images,
-      batch['index'],
+      {'params': params, 'batch_stats': batch_stats},
+      preprocess(part['image'], index, state.step),
+      index,
       train=True,
       rngs={'dropout': dropout_key},
       mutable=['batch_stats', 'auxiliary_logits'],
     )
-    losses = cross_entropy(logits)
+    losses = _cross_entropy(logits, labels, label_smoothing)
     for auxiliary in jax.tree.leaves(changed.get('auxiliary_logits', {})):
-      losses += _AUXILIARY_WEIGHT * cross_entropy(auxiliary)
+      losses += _AUXILIARY_WEIGHT * _cross_entropy(
+        auxiliary, labels, label_smoothing
+      )
     share = losses.sum() / (global_batch * plan.towers_per_example)
-    return share, (logits, changed.get('batch_stats', {}))
+    sums = metrics.sums(
+      jax.nn.log_softmax(logits), labels, jnp.ones(len(labels))
+    )
+    return share, (changed.get('batch_stats', {}), sums)
 
-  gradients, (logits, batch_stats) = jax.grad(loss_share, has_aux=True)(
-    state.params
+  gradients, (batch_stats, sums) = _accumulate(
+    jax.grad(loss_share, has_aux=True), state, batch, accumulate_steps
   )
   gradients = plan.sum_gradients(gradients, by_tower)
-  gradient_norm = plan.global_norm(gradients, by_tower)
-  sums = plan.sum_data_shards(
-    metrics.sums(jax.nn.log_softmax(logits), labels, jnp.ones(len(labels)))
-  )
-  sums['gradient_norm'] = gradient_norm * global_batch
+  squares = plan.squared_norms(gradients, by_tower)
+  sums = plan.sum_data_shards(sums)
+  sums['gradient_norm'] = jnp.sqrt(optax.tree.sum(squares)) * global_batch
   # A sum is not finite if a term is not. Such a step changes nothing: with a
   # rate of 0, weights and velocities are held.
   is_finite = jnp.isfinite(optax.tree.sum(gradients) + sums['loss'])
@@ -225,6 +225,9 @@ def train_step(
   rates = learning_rates(
     state.step, jnp.where(is_bad, 0.0, rate_scale), state.params
   )
+  if local_rates is not None:
+    weights = plan.squared_norms(state.params, by_tower)
+    rates = local_rates(rates, weights, squares)
   updates, opt_state = optimizer.update(
     gradients, state.opt_state, state.params, rates=rates
   )
@@ -244,6 +247,59 @@ def train_step(
     ),
   )
   return state, sums
+
+
+def _cross_entropy(
+  logits: jax.Array, labels: jax.Array, smoothing: float
+) -> jax.Array:
+  if not smoothing:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  targets = jax.nn.one_hot(labels, logits.shape[-1])
+  targets = optax.smooth_labels(targets, smoothing)
+  return optax.softmax_cross_entropy(logits, targets)
+
+
+def _accumulate(
+  gradients_of: Callable[[Tree, Tree, pipeline.Batch], tuple[Tree, tuple]],
+  state: TrainState,
+  batch: pipeline.Batch,
+  steps: int,
+) -> tuple[Tree, tuple[Tree, metrics.Sums]]:
+  """Returns gradients, running moments and sums of a batch, part by part.
+
+  Part j has examples j, j + steps, ... of this device. So a part is the same
+  examples of the global batch on any number of devices.
+
+  Args:
+    gradients_of: Function of (params, batch_stats, part).
+    state: State on this device.
+    batch: Examples of this device.
+    steps: Number of parts.
+  """
+  if steps == 1:
+    return gradients_of(state.params, state.batch_stats, batch)
+  parts = jax.tree.map(  # [steps, N / steps, ...]
+    lambda x: x.reshape(-1, steps, *x.shape[1:]).swapaxes(0, 1), batch
+  )
+
+  def add(carry, part):
+    # The barrier keeps XLA from holding several parts in memory at a time.
+    (totals, batch_stats), params, part = jax.lax.optimization_barrier(
+      (carry, state.params, part)
+    )
+    gradients, (batch_stats, sums) = gradients_of(params, batch_stats, part)
+    totals = jax.tree.map(jnp.add, totals, (gradients, sums))
+    return (totals, batch_stats), None
+
+  zeros = jax.tree.map(
+    jnp.zeros_like, (state.params, dict.fromkeys(metrics.NAMES, 0.0))
+  )
+  # In a loop, XLA's convolutions would be many times slower on CPUs.
+  is_unrolled = jax.default_backend() == 'cpu'
+  ((gradients, sums), batch_stats), _ = jax.lax.scan(
+    add, (zeros, state.batch_stats), parts, unroll=is_unrolled or 1
+  )
+  return gradients, (batch_stats, sums)
 
 
 def eval_step(

@@ -28,6 +28,7 @@ _CHOICES = {
 _RANGES = {
   'seed': (0, 2**31 - 1),
   'batch_size': (1, 2**20),
+  'accumulate_steps': (1, 2**12),
   'num_epochs': (1e-6, 1e6),
   'train_steps': (0, 2**31 - 1),
   'stop_at_train_error': (0, 1),
@@ -61,6 +62,7 @@ _RANGES = {
   'optimizer.bias_rate_multiplier': (0, 1e6),
   'optimizer.momentum': (0, 1),
   'optimizer.label_smoothing': (0, 1),
+  'optimizer.lars_eta': (0, 1e6),
   'optimizer.weight_decay': (0, 1e6),
   'schedule.total_factor': (1, 1e6),
   'schedule.levels': (2, 100),
