@@ -9,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from alexnet_jax import optim, train_step
+from alexnet_jax import errors, optim, train_step
 from configs import (
   alexnet,
   alexnet_2012,
+  alexnet_bn,
   bvlc_alexnet,
   cifar10,
   cnn_star,
@@ -398,6 +399,36 @@ def test_epochs_become_steps_in_integers(
   epochs, num_examples, batch_size, steps
 ):
   assert optim.epochs_to_steps(epochs, num_examples, batch_size) == steps
+
+
+@pytest.mark.parametrize(
+  'batch, rate, warm_up, steps',  # NVCaffe's solver files
+  [
+    ('512', 0.08, 0, 250_000),
+    ('8192', 10.0, 600, 15_600),
+    ('16384', 24.0, 400, 7_800),
+    ('32768', 32.0, 400, 4_000),
+  ],
+)
+def test_alexnet_bn_has_the_solver_files_steps(batch, rate, warm_up, steps):
+  config = alexnet_bn.get_config(f'{batch}:cifar10')
+  assert config.data.name == 'cifar10'
+  assert config.batch_size // config.accumulate_steps <= 8192
+  schedule, first = config.schedule, config.optimizer.learning_rate
+  found = [
+    optim.epochs_to_steps(epochs, IMAGENET, config.batch_size)
+    for epochs in (schedule.warmup_epochs, config.num_epochs)
+  ]
+  assert (first, found) == (rate, [warm_up, steps])
+  assert schedule.warmup_start * first == pytest.approx(1 if warm_up else 0)
+  assert config.optimizer.lars_eta == (0.001 if warm_up else 0)
+
+
+def test_alexnet_bn_takes_a_published_batch_or_data():
+  assert alexnet_bn.get_config().data.name == 'imagenet2012'
+  assert alexnet_bn.get_config('shapes').data.name == 'shapes'
+  with pytest.raises(errors.UserError, match='alexnet_bn.py:4096 is no batch'):
+    alexnet_bn.get_config('4096:cifar10')
 
 
 def test_caffes_rate_drops_every_100000_steps():
