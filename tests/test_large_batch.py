@@ -210,6 +210,6 @@ def test_each_method_gets_the_rate_of_its_lowest_error():
     )
     for rate in large_batch.RATES
   }
-  del errors_of['tuning SGD, 4096 at 0.16']  # exploded
+  del errors_of['tuning SGD 4096 at 0.16']  # exploded
   best = list(large_batch.best_rates(errors_of).values())
   assert best == [0.02, 0.08, 0.08]
