@@ -30,20 +30,20 @@ from experiments.sweeps.experiment import Experiment, Variant, plan
 
 _FLAGS = flags.FLAGS
 TUNING_SEED = 0
-RATES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 METHODS = {
   'SGD 128': {'batch_size': 128},
   'SGD 4096': {'batch_size': 4096},
   'LARS 4096': {'batch_size': 4096, 'optimizer.lars_eta': 1.0},
 }
 _WIDTHS = {
-  'conv1': 16,
-  'conv2': 24,
-  'conv3': 32,
-  'conv4': 32,
-  'conv5': 24,
-  'fc6': 128,
-  'fc7': 128,
+  'conv1': 8,
+  'conv2': 16,
+  'conv3': 16,
+  'conv4': 16,
+  'conv5': 16,
+  'fc6': 64,
+  'fc7': 64,
 }
 EXPERIMENT = Experiment(
   name='large_batch',
@@ -61,10 +61,13 @@ EXPERIMENT = Experiment(
     'model.conv1.stride': 2,  # and pools that fit: maps of 14, 7, 3 and 1
     'model.pool.size': 2,
     'model.omit': 'dropout',  # so few epochs underfit
-    'num_epochs': 10.0,
+    'data.train_examples': 20480,  # 160 batches of 128, 5 of 4,096
+    'num_epochs': 12.0,
     'schedule.warmup_epochs': 1.0,
     'schedule.warmup_start': 0.0,
     'checkpoint_every_epochs': 0.0,
+    'log_every_steps': 0,  # but every epoch
+    'eval_every_epochs': 2.0,
   },
   data='cifar10',
   small={'shapes': {}},

@@ -205,11 +205,9 @@ def test_methods_differ_in_batch_and_rule_alone(tmp_path, monkeypatch):
 def test_each_method_gets_the_rate_of_its_lowest_error():
   errors_of = {
     f'tuning {method} at {rate:g}': abs(rate - best)
-    for method, best in zip(
-      large_batch.METHODS, (0.02, 0.16, 0.08), strict=True
-    )
+    for method, best in zip(large_batch.METHODS, (0.02, 0.2, 0.1), strict=True)
     for rate in large_batch.RATES
   }
-  del errors_of['tuning SGD 4096 at 0.16']  # exploded
+  del errors_of['tuning SGD 4096 at 0.2']  # exploded
   best = list(large_batch.best_rates(errors_of).values())
-  assert best == [0.02, 0.08, 0.08]
+  assert best == [0.02, 0.1, 0.1]
