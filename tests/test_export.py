@@ -13,7 +13,7 @@ import safetensors
 from alexnet_jax import errors, evaluate, train, train_step, trained
 from alexnet_jax.tools import export, import_weights
 from alexnet_jax.weights import torch_layout, weight_files
-from configs import alexnet, alexnet_2012, cifar10_lrn, fine_tune
+from configs import alexnet, alexnet_2012, alexnet_bn, cifar10_lrn, fine_tune
 from tests import tiny, views
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -172,6 +172,7 @@ def _dropout_first(config):
   [
     (cifar10_lrn, lambda config: None, 'model.local3.kind=local'),
     (alexnet, _apart, 'model.fc7.gather=False'),
+    (alexnet_bn, lambda config: None, 'batch_norm in model.conv1.after'),
     (alexnet_2012, _dropout_first, 'dropout followed by act before fc7'),
   ],
 )
