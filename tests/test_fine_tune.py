@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from alexnet_jax import errors, train, train_step, trained
+from alexnet_jax import fine_tune as fine_tune_lib
 from configs import fine_tune
 from tests import tiny
 
@@ -153,3 +155,23 @@ def test_the_head_keeps_its_rate_and_others_have_a_tenth(origin, tmp_path):
 def test_the_config_says_what_it_needs(argument):
   with pytest.raises(errors.UserError, match='write configs|holds no run'):
     fine_tune.get_config(argument)
+
+
+def test_moments_are_new_with_their_layer_or_where_the_origin_has_none():
+  config = tiny.get_config('')
+  config.init_fresh = 'conv1'
+  moments = [f'conv{i}_batch_norm' for i in (1, 2, 3)]
+  drawn, stored = (
+    {
+      'params': dict.fromkeys(('conv1', 'conv2'), value),
+      'batch_stats': dict.fromkeys(names, value),
+    }
+    for value, names in (('new', moments), ('old', moments[:2]))
+  )
+  origin = types.SimpleNamespace(
+    variables=stored, class_names=[], workdir='run', step=3
+  )
+  assert fine_tune_lib.first_variables(config, drawn, origin, []) == {
+    'params': {'conv1': 'new', 'conv2': 'old'},
+    'batch_stats': dict(zip(moments, ('new', 'old', 'new'), strict=True)),
+  }
