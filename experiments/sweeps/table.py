@@ -23,6 +23,11 @@ _HEAD = (
   'its difference',
   'verdict',
 )
+_ABOUT_VERDICTS = (
+  'A claim is supported where the whole interval has the sign of the published '
+  'difference, or is above zero where no number but "worse" was published. It '
+  'is contradicted where all of it has the other sign.'
+)
 _CONFIDENCE = 0.95  # of each interval by itself
 
 
@@ -179,7 +184,8 @@ def markdown(experiment: Experiment, table: Sequence[Row], data: str) -> str:
     f'- {row.variant}, {failure}' for row in table for failure in row.failures
   ]
   known = any(row.published is not None for row in table)
-  head = _HEAD if known or experiment.others_are_worse else _HEAD[:-3]
+  has_claims = known or experiment.others_are_worse
+  head = _HEAD if has_claims else _HEAD[:-3]
   sources = [f'- {row.variant}: {row.source}' for row in table if row.source]
   parts = [
     experiment.claim,
@@ -194,6 +200,8 @@ def markdown(experiment: Experiment, table: Sequence[Row], data: str) -> str:
     'that it had.',
     *_about_intervals(table),
   ]
+  if has_claims:
+    parts.append(_ABOUT_VERDICTS)
   if data not in ('', experiment.data):
     parts.append(
       f'Trained on {data}; published numbers are of {experiment.data}.'
@@ -216,9 +224,7 @@ def _about_intervals(table: Sequence[Row]) -> list[str]:
     "Intervals are Student's t for the mean of the differences, paired by seed "
     f'({count} seeds), each at 95 % by itself. Runs of one seed share the '
     'order of the images, crops and noise. With few seeds an interval is a '
-    'rough guide. A claim is supported where the whole interval has the sign '
-    'of the published difference, or is above zero where only "worse" was '
-    'published; contradicted where all of it has the other sign.',
+    'rough guide.',
     f'Differences below {smallest:.2g} could not be told from zero. This is '
     'half the width of an interval at the pooled standard deviation of all '
     "variants' differences (variants at chance are left out). A much narrower "
