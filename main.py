@@ -8,7 +8,6 @@ Any field of the config can be given, after --config: `--config.batch_size=256`.
 """
 
 import json
-import pathlib
 
 from absl import flags
 from ml_collections import config_flags
@@ -34,13 +33,17 @@ _PROCESS_ID = flags.DEFINE_integer(
 )
 
 
-def _evaluate(workdir: pathlib.Path) -> None:
-  from alexnet_jax import evaluate, multihost
+def _evaluate(name: str) -> None:
+  from alexnet_jax import evaluate, multihost, trained
   from alexnet_jax.workdir import files
 
   overrides = {}
   if _CONFIG.value is not None:
     overrides = config_flags.get_override_values(flags.FLAGS['config'])
+  directory, step = trained.split_name(name)
+  workdir = paths.local('--workdir', directory)
+  if step is not None:
+    overrides['eval.step'] = step
   config = files.evaluation_config(workdir, overrides)
   result = evaluate.evaluate_run(config, workdir)
   if multihost.is_primary():
@@ -67,7 +70,7 @@ def main(_) -> None:
   command_line.set_up_jax()
   with multihost.shared_fate():
     if _MODE.value == 'eval':
-      _evaluate(workdir)
+      _evaluate(_WORKDIR.value)
     else:
       train.train_and_evaluate(_CONFIG.value, workdir)
 

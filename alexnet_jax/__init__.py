@@ -29,7 +29,8 @@ def load(
   """Loads a trained network, to predict or to look inside.
 
   Args:
-    run: WORKDIR, or WORKDIR@STEP for a checkpoint that is not the newest.
+    run: WORKDIR; WORKDIR@STEP or WORKDIR@best for a checkpoint that is not the
+      newest.
     views: Patches of an image whose probabilities `predict` averages, 1 or 10
       (paper, section 4.1).
     num_devices: Number of devices to use, 0 for all.

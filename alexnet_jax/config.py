@@ -24,8 +24,8 @@ def base() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   # Every random draw of the run depends on it and on the draw's purpose.
   config.seed = 0
-  # WORKDIR or WORKDIR@STEP of a run whose weights and preprocessing are the
-  # start; '' for none.
+  # WORKDIR, WORKDIR@STEP or WORKDIR@best of a run whose weights and
+  # preprocessing are the start; '' for none.
   config.init_from = ''
   # Layers of that run to draw anew, as 'fc6,fc7'. The head is drawn anew if the
   # classes differ.
@@ -53,6 +53,9 @@ def base() -> ml_collections.ConfigDict:
   config.checkpoint_every_minutes = 30.0
   # Newest checkpoints to keep.
   config.keep_checkpoints = 3
+  # Whether the checkpoint of the lowest validation error is kept as well, under
+  # the name WORKDIR@best. An evaluation that is as good as the best saves one.
+  config.keep_best = True
   # Visible devices to use; 0 for all.
   config.num_devices = 0
   # Steps to trace for TensorBoard's profile plugin; 0 for none.
@@ -196,7 +199,7 @@ def base() -> ml_collections.ConfigDict:
   config.eval.views = 1
   # For --mode=eval; in training it is always validation.
   config.eval.split = 'validation'
-  # Which checkpoint to evaluate; 0 for the newest.
+  # Which checkpoint to evaluate; 0 for the newest, -1 for the best.
   config.eval.step = 0
   return config
 
@@ -350,6 +353,7 @@ WITHOUT_EFFECT = (
   'checkpoint_every_epochs',
   'checkpoint_every_minutes',
   'checkpoint_every_steps',
+  'keep_best',
   'keep_checkpoints',
   'profile_steps',
   'eval.split',

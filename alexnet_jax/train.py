@@ -61,6 +61,9 @@ class Progress:
     is_over: Whether the run has ended before its last step.
     is_pending: Whether a signal stopped the run before the evaluation, the log
       and the checkpoint that are due after the step.
+    best_step: Step of the lowest validation error (the newest of equal ones),
+      None before the first evaluation and without `keep_best`.
+    best_error: That error, 1 at the start.
   """
 
   plateau: optim.Plateau = optim.Plateau()
@@ -68,6 +71,8 @@ class Progress:
   num_rows: int = 0
   is_over: bool = False
   is_pending: bool = False
+  best_step: int | None = None
+  best_error: float = 1.0
 
   def to_json(self, inputs: preprocessing.Preprocessing) -> dict:
     """Returns the JSON that is saved next to the state."""
@@ -80,7 +85,7 @@ class Progress:
     Fields added after the checkpoint was written get their defaults.
     """
     plateau = optim.Plateau(**extra['plateau'])
-    names = ('rows', 'num_rows', 'is_over', 'is_pending')
+    names = {field.name for field in dataclasses.fields(cls)} - {'plateau'}
     return cls(plateau, **{k: extra[k] for k in names if k in extra})
 
 
@@ -120,6 +125,7 @@ def train_and_evaluate(
       return state
     multihost.log(_introduction(run, data, state))
     state, plateau = run.put_state(state), progress.plateau
+    best = {k: getattr(progress, k) for k in ('best_step', 'best_error')}
     rate_scale = run.put_everywhere(np.float32(plateau.scale))
     num_traced = config.profile_steps if multihost.is_primary() else 0
     with (
@@ -136,7 +142,7 @@ def train_and_evaluate(
         rows, num_rows = writer.rows(step), writer.num_rows
         if flags.get('is_pending'):  # they will be written again
           rows, num_rows = (), num_rows - len(rows)
-        now = Progress(plateau, rows, num_rows, **flags)
+        now = Progress(plateau, rows, num_rows, **best, **flags)
         with meter.paused():
           extra = now.to_json(run.preprocessing)
           saved.save(step, run.get_state(state), extra)
@@ -172,6 +178,10 @@ def train_and_evaluate(
             if config.schedule.name == 'plateau':
               plateau = _next_plateau(plateau, values['top1_error'], run, data)
               rate_scale = run.put_everywhere(np.float32(plateau.scale))
+            error = values['top1_error']
+            if config.keep_best and error <= best['best_error']:
+              best = {'best_step': step, 'best_error': error}
+              due.add('checkpoint')
           is_over = plateau.is_over
           if 'log' in due or is_over:
             values = metrics.means(plan.get(state.metric_sums))

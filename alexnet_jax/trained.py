@@ -193,7 +193,8 @@ def load(name: str, overrides: dict[str, object]) -> TrainedRun:
   """Restores a run by name and puts its parameters on the devices.
 
   Args:
-    name: WORKDIR, or WORKDIR@STEP for a checkpoint that is not the newest.
+    name: WORKDIR; WORKDIR@STEP or WORKDIR@best for a checkpoint that is not the
+      newest.
     overrides: Fields of its config, see `files.evaluation_config`.
 
   Raises:
@@ -222,7 +223,8 @@ def restore(
 def split_name(name: str) -> tuple[str, int | None]:
   """Splits 'WORKDIR@STEP' into its parts; without '@STEP', the step is None.
 
-  A directory of that whole name is itself, whatever follows its @.
+  WORKDIR@best has the step `checkpoints.BEST`. A directory of that whole name
+  is itself, whatever follows its @.
 
   Raises:
     UserError: If what follows the @ is no step of training.
@@ -230,9 +232,12 @@ def split_name(name: str) -> tuple[str, int | None]:
   directory, at, step = name.rpartition('@')
   if not at or '/' in step or paths.local('workdir', name).is_dir():
     return name, None
+  if step == 'best':
+    return directory, checkpoints.BEST
   if not re.fullmatch('0*[1-9][0-9]*', step):
     raise errors.UserError(
-      f'workdir={name}: {step!r} is no step; give WORKDIR or WORKDIR@STEP.'
+      f'workdir={name}: {step!r} is no step; give WORKDIR, WORKDIR@STEP '
+      'or WORKDIR@best.'
     )
   return directory, int(step)
 
@@ -241,7 +246,8 @@ def read(name: str, overrides: dict[str, object]) -> TrainedRun:
   """Reads a run by name; its parameters are canonical, as numpy arrays.
 
   Args:
-    name: WORKDIR, or WORKDIR@STEP for a checkpoint that is not the newest.
+    name: WORKDIR; WORKDIR@STEP or WORKDIR@best for a checkpoint that is not the
+      newest.
     overrides: Fields of its config, see `files.evaluation_config`.
 
   Raises:
@@ -291,8 +297,8 @@ def _restore(
 ) -> tuple[int, Tree, dict]:
   """Restores parameters and running moments, maybe while the run trains.
 
-  The newest checkpoint may be removed before it is read. There is a newer one
-  then, which is read instead.
+  The newest or the best checkpoint may be removed before it is read. There is
+  a newer one then, and the choice is made again.
   """
   while True:
     newest = files.newest_step(workdir)
@@ -300,7 +306,7 @@ def _restore(
       with checkpoints.Checkpointer(workdir) as checkpointer:
         return checkpointer.restore(step, like)
     except errors.UserError:
-      if step or files.newest_step(workdir) == newest:
+      if step > 0 or files.newest_step(workdir) == newest:
         raise
 
 

@@ -73,7 +73,7 @@ _RANGES = {
   'schedule.biases.levels': (2, 100),
   'schedule.patience': (1, 10**6),
   'schedule.min_delta': (0, 1),
-  'eval.step': (0, 2**31 - 1),
+  'eval.step': (-1, 2**31 - 1),
 } | {
   f'{what}_every_{unit}': (0, 1e9)
   for what in ('log', 'eval', 'checkpoint')

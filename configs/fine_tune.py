@@ -3,10 +3,11 @@ r"""A trained network learns other classes: `configs/fine_tune.py:RUN:DATA`.
     python main.py --workdir=runs/mine \
         --config=configs/fine_tune.py:runs/alexnet:folder=/my/pictures
 
-RUN is a workdir, or WORKDIR@STEP; DATA as for every config. Network, update
-rule, augmentation and preprocessing are RUN's. Its head is drawn anew where the
-classes differ, and keeps RUN's rate of the head; all other layers start from
-RUN's weights, each at a tenth of its rate in RUN. To freeze one:
+RUN is a workdir, WORKDIR@STEP or WORKDIR@best; DATA as for every config.
+Network, update rule, augmentation and preprocessing are RUN's. Its head is
+drawn anew where the classes differ, and keeps RUN's rate of the head; all other
+layers start from RUN's weights, each at a tenth of its rate in RUN. To freeze
+one:
 
     --config.optimizer.rate_multipliers.conv1=0
 

@@ -49,6 +49,25 @@ def test_keeps_the_newest(tmp_path):
     _restore(tmp_path, _state(), step=1)
 
 
+def test_keeps_the_best_beside_the_newest(tmp_path):
+  with checkpoints.Checkpointer(tmp_path, 2) as checkpointer:
+    for step, best_step in ((1, 1), (2, 2), (3, 2), (4, 2), (5, 2), (6, 2)):
+      checkpointer.save(step, _state(step), {'best_step': best_step})
+  left = {path.name for path in (tmp_path / 'checkpoints').iterdir()}
+  assert left == {'2', '5', '6'}
+  state, _ = _restore(tmp_path, _state(), checkpoints.BEST)
+  jax.tree.map(np.testing.assert_array_equal, state, _state(2))
+  damages.apply('truncated', tmp_path / 'checkpoints/6/extra/metadata')
+  with pytest.raises(checkpoints.DamagedError, match='/6 .*WORKDIR@STEP'):
+    _restore(tmp_path, _state(), checkpoints.BEST)
+
+
+def test_without_evaluations_none_is_the_best(tmp_path):
+  _save(tmp_path)
+  with pytest.raises(errors.UserError, match='has no best checkpoint'):
+    _restore(tmp_path, _state(), checkpoints.BEST)
+
+
 def test_no_checkpoint_is_one_sentence(tmp_path):
   with pytest.raises(errors.UserError, match='none'):
     _restore(tmp_path, _state())

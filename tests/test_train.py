@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import config as config_lib
-from alexnet_jax import errors, evaluate, train, validate
+from alexnet_jax import errors, evaluate, train, trained, validate
 from alexnet_jax.workdir import files
 from tests import runs, tiny, views
 from tests.faults import trial
@@ -72,6 +72,7 @@ def test_the_clock_saves_between_distant_checkpoints(data_dir, tmp_path):
   config = tiny.get_config(data_dir)
   config.train_steps, config.keep_checkpoints = 45, 100
   config.checkpoint_every_steps, config.checkpoint_every_minutes = 44, 1e-9
+  config.keep_best = False
   train.train_and_evaluate(config, tmp_path)
   names = {path.name for path in (tmp_path / 'checkpoints').iterdir()}
   assert names == {'20', '40', '44', '45'}
@@ -136,6 +137,12 @@ def test_a_kill_changes_nothing(data_dir, tmp_path, number, code):
   assert int(first_step) > last_step - 2 * 7
   runs.assert_same(trial.newest(killed), trial.newest(whole))
   assert trial.rows(killed) == trial.rows(whole)
+  best, other = (trained.read(f'{path}@best', {}) for path in (whole, killed))
+  rows = [row for row in trial.rows(whole) if row['split'] == 'validation']
+  lowest = min(row['top1_error'] for row in rows)
+  assert best.step == other.step
+  assert best.step in [r['step'] for r in rows if r['top1_error'] == lowest]
+  runs.assert_same(best.variables, other.variables)
 
 
 def test_eval_mode_prints_one_line_of_json_last(data_dir, tmp_path):

@@ -79,7 +79,7 @@ def load_runs(
   """Restores runs and names each by its directory and step.
 
   Args:
-    workdirs: Runs, each DIR or DIR@STEP.
+    workdirs: Runs, each DIR, DIR@STEP or DIR@best.
     overrides: Fields of their configs, see `files.evaluation_config`.
 
   Raises:
@@ -185,7 +185,8 @@ def markdown(rows: dict[str, dict], views: int, split: str) -> str:
 
 def define_flags() -> None:
   """Defines the flags of this tool."""
-  flags.DEFINE_list('workdirs', [], 'Runs, each DIR or DIR@STEP.')
+  text = 'Runs, each DIR, DIR@STEP or DIR@best.'
+  flags.DEFINE_list('workdirs', [], text)
   tool_flags.define_output('errors/', 'The directory to write to.')
   flags.DEFINE_enum(
     'split', 'validation', ['train', 'validation'], 'What to evaluate on.'

@@ -20,7 +20,7 @@ _FIELDS = {
 
 def define_workdir() -> None:
   """Defines the flag --workdir."""
-  flags.DEFINE_string('workdir', None, 'A run: DIR, or DIR@STEP.')
+  flags.DEFINE_string('workdir', None, 'A run: DIR, DIR@STEP, DIR@best.')
 
 
 def define_output(default: str | None, text: str) -> None:

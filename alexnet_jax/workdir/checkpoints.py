@@ -29,6 +29,8 @@ Tree = Any
 _STATE = 'state'
 _EXTRA = 'extra'
 _REPLACED = '.replaced'
+# In place of a step: the checkpoint of the lowest validation error.
+BEST = -1
 # Seconds between attempts to read a file.
 _PAUSES = (0.2, 2)
 _READ_ERRORS = (ValueError, OSError, KeyError, TypeError, AttributeError)
@@ -70,6 +72,12 @@ class DamagedError(errors.UserError):
   """The error of a checkpoint that is not what was saved."""
 
 
+def _unreadable(path: pathlib.Path, cause: Exception) -> DamagedError:
+  return DamagedError(
+    f'checkpoint {path} cannot be read ({errors.first_line(cause)})'
+  )
+
+
 @contextlib.contextmanager
 def _with_remedy() -> Iterator[None]:
   """Adds a remedy to the error of a checkpoint that is to be applied."""
@@ -87,18 +95,23 @@ class Checkpointer:
 
   Args:
     workdir: Absolute path of the run.
-    keep: Number of checkpoints to keep, the newest ones; None for all.
+    keep: Number of checkpoints to keep, the newest ones; None for all. The one
+      that `extra['best_step']` of the newest save names is kept as well.
   """
 
   def __init__(self, workdir: pathlib.Path, keep: int | None = None):
     self._directory = workdir / 'checkpoints'
     self._directory.mkdir(parents=True, exist_ok=True)
     self._replaces = False
+    policies = ocp.checkpoint_managers
+    self._policy = policies.AnyPreservationPolicy(
+      [policies.LatestN(keep), policies.CustomSteps([])]
+    )
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
         create=False,
-        preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+        preservation_policy=self._policy,
         enable_async_checkpointing=True,
         multiprocessing_options=_without_barriers(),
       ),
@@ -130,6 +143,8 @@ class Checkpointer:
     leaves = flatten(state)
     if step == self.latest_step():
       self._replace(step)
+    best = ocp.checkpoint_managers.CustomSteps([extra.get('best_step')])
+    self._policy.policies[1] = best
     items = ocp.args.Composite(
       **{
         _STATE: ocp.args.StandardSave(_nest(leaves)),
@@ -176,7 +191,7 @@ class Checkpointer:
     """Reads and verifies a checkpoint, or the groups of it that are asked for.
 
     Args:
-      step: Step of the checkpoint, 0 for the newest.
+      step: Step of the checkpoint, 0 for the newest, BEST for the best.
       like: Expected state, arrays or shapes; its groups, such as 'params', may
         be fewer than the checkpoint's.
 
@@ -189,8 +204,8 @@ class Checkpointer:
         network.
       DamagedError: If it cannot be read, or a leaf's digest is wrong.
     """
-    step = self._choose(step)
     with _with_remedy():
+      step = self._choose(step)
       return step, *self._restore(step, like, is_part=True)
 
   def _restore(
@@ -208,9 +223,7 @@ class Checkpointer:
       except _READ_ERRORS as error:
         cause = error
       _read_files(path)
-    raise DamagedError(
-      f'checkpoint {path} cannot be read ({errors.first_line(cause)})'
-    ) from cause
+    raise _unreadable(path, cause) from cause
 
   def _read(self, step: int, like: Tree, is_part: bool) -> tuple[Tree, dict]:
     """Reads and verifies a checkpoint in one attempt."""
@@ -291,12 +304,35 @@ class Checkpointer:
 
   def _choose(self, step: int) -> int:
     steps = self._manager.all_steps()
+    if steps and step == BEST:
+      step = self._best_step(max(steps))
     if not steps or (step and step not in steps):
       raise errors.UserError(
         f'eval.step={step}: no such checkpoint in {self._directory}, which '
         f'has {sorted(steps) or "none"}; give one of these, or train first.'
       )
     return step or max(steps)
+
+  def _best_step(self, newest: int) -> int:
+    """Returns the step that the newest checkpoint names as the best."""
+    extra = self._read_extra(newest)
+    if extra.get('best_step') is None:
+      raise errors.UserError(
+        f'eval.step={BEST} (best): {self._directory} has no best checkpoint, '
+        'because nothing was evaluated with keep_best=True; name a step.'
+      )
+    return extra['best_step']
+
+  def _read_extra(self, step: int) -> dict:
+    """Reads and verifies the JSON beside a state."""
+    args = ocp.args.Composite(**{_EXTRA: ocp.args.JsonRestore()})
+    try:
+      extra = self._manager.restore(step, args=args)[_EXTRA]
+      digests = extra.pop('sha256')
+    except _READ_ERRORS as error:
+      raise _unreadable(self._directory / str(step), error) from error
+    self._verify(step, _digests({}, extra), digests)
+    return extra
 
   def _verify(self, step: int, actual: dict, saved: dict) -> None:
     for name, digest in actual.items():
