@@ -8,6 +8,7 @@ Any field of the config can be given, after --config: `--config.batch_size=256`.
 """
 
 import json
+import shlex
 
 from absl import flags
 from ml_collections import config_flags
@@ -32,6 +33,9 @@ _PROCESS_ID = flags.DEFINE_integer(
   'process_id', None, 'Number of this process, from 0.'
 )
 
+# Evaluation takes nothing from its config but what flags change.
+_ANY_CONFIG = 'configs/alexnet.py'
+
 
 def _evaluate(name: str) -> None:
   from alexnet_jax import evaluate, multihost, trained
@@ -46,8 +50,21 @@ def _evaluate(name: str) -> None:
     overrides['eval.step'] = step
   config = files.evaluation_config(workdir, overrides)
   result = evaluate.evaluate_run(config, workdir)
+  multihost.log(_other_views(name, overrides, config.eval.views))
   if multihost.is_primary():
     print(json.dumps(result))
+
+
+def _other_views(name: str, overrides: dict[str, object], views: int) -> str:
+  """Returns a sentence with the command for the other number of views."""
+  other = 1 if views == 10 else 10
+  flag = flags.FLAGS['config']
+  file = config_flags.get_config_filename(flag) if flag.value else _ANY_CONFIG
+  given = {**overrides, 'eval.views': other}
+  fields = [f'--config.{field}={value}' for field, value in given.items()]
+  command = ['main.py', '--mode=eval', f'--workdir={name}', f'--config={file}']
+  text = shlex.join(['python', *command, *fields])
+  return f'For {other} view{"s" if other > 1 else ""} of each image: {text}'
 
 
 def _check_flags() -> None:

@@ -334,7 +334,8 @@ def _describe(name: str) -> tuple[int, int | None]:
       'imagenet2012, folder=PATH or any TFDS name.'
     )
   # A prepared set is enough: its pictures may be gone.
-  if prepared := records.open_prepared(_DATA_DIR, name):
+  prepared = records.open_prepared(_DATA_DIR, name)
+  if prepared and 'train' in prepared.info['splits']:
     return len(prepared.class_names), prepared.info['native_size']
   return sources.describe(name)
 
@@ -375,7 +376,7 @@ _RATES_FOLLOW = dict.fromkeys(FORMS, _LENGTHS) | {
   'plateau': ('eval_every_epochs', 'eval_every_steps', 'eval.views'),
 }
 # Fields that --mode=eval may be given, beside all of `eval`.
-OF_EVALUATION = ('batch_size', *PLACES)
+OF_EVALUATION = ('batch_size', 'data.name', *PLACES)
 
 
 def changes_nothing_done(name: str) -> bool:

@@ -5,7 +5,7 @@ import errno
 import os
 import pathlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -36,6 +36,12 @@ def first_line(error: Exception) -> str:
   """Returns the first line of an error's message, to quote in a sentence."""
   lines = str(error).strip().splitlines()
   return lines[0][:200] if lines else type(error).__name__
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+  """Returns the first of some names in order, to quote in a sentence."""
+  ordered = sorted(names)
+  return ', '.join(ordered[:most]) + (', ...' if ordered[most:] else '')
 
 
 @contextlib.contextmanager

@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 import tqdm
+from absl import logging
 
-from alexnet_jax import metrics, multihost, trained
-from alexnet_jax.data import pipeline, records
+from alexnet_jax import atomic, errors, metrics, multihost, trained
+from alexnet_jax.data import pipeline, prepare, records
 from alexnet_jax.run import Run
+from alexnet_jax.workdir import files, metrics_file
 
 Tree = Any
 
@@ -23,8 +26,8 @@ def evaluate(
   data: records.PreparedSet,
   split: str,
   check: Callable[[], None] = lambda: None,
-) -> tuple[dict[str, float | int], dict[str, float]]:
-  """Returns the means over a split, and the time that they took.
+) -> tuple[metrics.Sums, dict[str, float]]:
+  """Returns the sums over a split, and the time that they took.
 
   Args:
     run: Run whose `eval_step` is used.
@@ -34,8 +37,8 @@ def evaluate(
     check: Function that is called before every batch and may raise.
 
   Returns:
-    'loss', 'top1_error', 'top5_error' and the exact count 'examples'; and
-    'seconds' and 'examples_per_second'.
+    What `train_step.eval_step` sums up, in float64, with the exact count
+    'examples'; and 'seconds' and 'examples_per_second'.
   """
   began = time.perf_counter()
   # The last batch is padded anyway, so that any size will do: as many examples
@@ -50,14 +53,15 @@ def evaluate(
     workers=run.config.data.workers,
   )
   count = data.num_examples(split)
-  totals = dict.fromkeys(metrics.NAMES, np.float64(0))
+  totals = {}
   for batch in _progress(batches, -(-count // batch_size), split):
     check()
     sums = run.plan.get(run.eval_step(variables, run.plan.put_batch(batch)))
-    totals = {name: totals[name] + sums[name] for name in totals}
+    sums = jax.tree.map(np.float64, sums)
+    totals = {name: totals.get(name, 0) + sums[name] for name in sums}
   seconds = time.perf_counter() - began
   timing = {'seconds': seconds, 'examples_per_second': count / seconds}
-  return metrics.means(totals), timing
+  return totals, timing
 
 
 def _progress(batches: Iterable, total: int, split: str) -> tqdm.tqdm:
@@ -76,6 +80,9 @@ def evaluate_run(
 ) -> dict[str, float | int]:
   """Evaluates a checkpoint of a run.
 
+  The result is also a line of the workdir's evaluations.jsonl, with the data's
+  name and the error of each class.
+
   Args:
     config: Config of the run, see `files.evaluation_config`.
     workdir: Absolute path of the run.
@@ -87,15 +94,47 @@ def evaluate_run(
     UserError: If checkpoint, data and devices do not fit the config.
   """
   network = trained.restore(config, workdir)
-  values, _ = evaluate(
-    network.run, network.variables, network.open_data(), config.eval.split
-  )
-  return {
+  data = network.open_data()
+  if config.data.name != files.read_config(workdir).data.name:
+    prepare.check_origin(data, config.data.manual_dir)
+  totals, _ = evaluate(network.run, network.variables, data, config.eval.split)
+  values = metrics.means(totals)
+  result = {
     'step': network.step,
     'examples': values.pop('examples'),
     'views': config.eval.views,
     **values,
   }
+  if multihost.is_primary():
+    _record(network, result, totals)
+  return result
+
+
+def _record(
+  network: trained.TrainedRun, result: dict, totals: metrics.Sums
+) -> None:
+  """Writes a line of evaluations.jsonl, in place of one of the same kind."""
+  counts = zip(totals['class_examples'], totals['class_errors'], strict=True)
+  of_classes = dict(zip(network.class_names, counts, strict=True))
+  absent = [name for name, (count, _) in of_classes.items() if not count]
+  if absent:
+    multihost.log(
+      f"{len(absent)} of the network's {len(of_classes)} classes are not in "
+      f'the data: {errors.listed(absent)}.'
+    )
+  data = {'data': network.config.data.name, 'split': network.config.eval.split}
+  rates = {name: wrong / n for name, (n, wrong) in of_classes.items() if n}
+  row = {**result, **data, 'top1_error_of_class': rates}
+  path, kind = network.workdir / 'evaluations.jsonl', ('step', 'views', *data)
+  rows = [
+    old
+    for old in metrics_file.parse(path)
+    if any(old.get(name) != row[name] for name in kind)
+  ]
+  try:
+    atomic.write_text(path, metrics_file.dump([*rows, row]))
+  except PermissionError as error:
+    logging.warning('The result is printed only: %s.', error)
 
 
 def predictions(

@@ -50,8 +50,24 @@ def per_example(
   }
 
 
+def class_sums(
+  log_probs: jax.Array, labels: jax.Array, mask: jax.Array
+) -> dict[str, jax.Array]:
+  """Returns examples and top-1 errors of each class, [classes]; see `sums`."""
+  wrong = per_example(log_probs, labels)['top1_error']
+  nothing = jnp.zeros(log_probs.shape[1])
+  return {
+    'class_examples': nothing.at[labels].add(mask),
+    'class_errors': nothing.at[labels].add(mask * wrong),
+  }
+
+
 def means(totals: Sums) -> dict[str, float | int]:
-  """Returns means over the examples, and the number of examples."""
+  """Returns means over the examples, and the number of examples.
+
+  Sums of each class are left out.
+  """
   count = int(totals['examples'])
-  rates = {k: float(v) / count for k, v in totals.items() if k != 'examples'}
+  sums_ = {k: v for k, v in totals.items() if np.ndim(v) == 0}
+  rates = {k: float(v) / count for k, v in sums_.items() if k != 'examples'}
   return {k: rates[k] for k in NAMES[:-1]} | {'examples': count} | rates

@@ -168,9 +168,10 @@ def train_and_evaluate(
           # sums not yet reset.
           if 'eval' in due:
             with meter.paused():
-              values, timing = evaluate.evaluate(
+              totals, timing = evaluate.evaluate(
                 run, state.variables, data, 'validation', signals.check
               )
+            values = metrics.means(totals)
             _check_loss(values['loss'], step)
             writer.write(step, epoch, 'validation', values, timing)
             summary = _summary(values, timing)

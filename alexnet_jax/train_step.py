@@ -311,7 +311,7 @@ def eval_step(
   preprocess: preprocessing.Preprocessing,
   num_views: int,
 ) -> metrics.Sums:
-  """Returns the sums of metrics over the global batch.
+  """Returns the sums over the global batch, of all and of each class.
 
   Args:
     variables: Parameters and running moments on this device.
@@ -328,7 +328,8 @@ def eval_step(
     preprocess=preprocess,
     num_views=num_views,
   )
-  sums = metrics.sums(averaged, batch['label'], batch['mask'])
+  examples = averaged, batch['label'], batch['mask']
+  sums = metrics.sums(*examples) | metrics.class_sums(*examples)
   return plan.sum_data_shards(sums)
 
 

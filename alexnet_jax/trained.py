@@ -86,18 +86,23 @@ class TrainedRun:
     return ilsvrc.readable_names(self.class_names)
 
   def open_data(self) -> records.PreparedSet:
-    """Opens the data that `config.data` names.
+    """Opens the data that `config.data` names, with the run's labels.
+
+    Classes are matched by name; the data may have fewer than the run.
 
     Raises:
-      UserError: If they are missing, or have other classes than the run.
+      UserError: If they are missing, or have classes that the run lacks.
     """
     prepared = prepare.open_or_prepare(self.config.data)
-    if self.class_names != prepared.class_names:
+    validate.check_channels(self.config, prepared)
+    unknown = set(prepared.class_names) - set(self.class_names)
+    if unknown:
       raise errors.UserError(
-        f'{prepared.directory} has other classes than {self.workdir} was '
-        'trained on; give the data.dir of that data set.'
+        f'{prepared.directory} has classes that {self.workdir} does not know '
+        f'({errors.listed(unknown, 20)}): name them as in its class_names.txt, '
+        'leave them out, or give data.name or data.dir of another set.'
       )
-    return prepared
+    return dataclasses.replace(prepared, known_classes=tuple(self.class_names))
 
   def predict(
     self, images: Iterable[image_files.Image], batch_size: int = _BATCH_SIZE

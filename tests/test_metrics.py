@@ -42,6 +42,13 @@ def test_sums_agree_with_a_sort(classes):
   log_probs = -rng.integers(0, 6, (300, classes)).astype(float)
   labels = rng.integers(0, classes, 300)
   assert sums(log_probs, labels) == sorted_sums(log_probs, labels)
+  mask = np.arange(300) < 250
+  made = metrics.class_sums(jnp.asarray(log_probs), jnp.asarray(labels), mask)
+  for label in range(classes):
+    own = mask & (labels == label)
+    expected = sorted_sums(log_probs[own], labels[own])
+    assert made['class_examples'][label] == expected['examples']
+    assert made['class_errors'][label] == expected['top1_error']
 
 
 def test_ties_go_to_the_lower_label():

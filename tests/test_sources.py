@@ -71,6 +71,17 @@ def test_folder_with_splits(tmp_path, held_out):
     assert _read(source, split, 1) == _read(source, split)[1:]
 
 
+def test_a_folder_for_evaluation_has_one_split(tmp_path):
+  paths = ['cat/a.png', 'cat/train/b.png']  # one class is enough
+  _write(tmp_path, *paths)
+  name = f'test={tmp_path}'
+  source = sources.open_source(name)
+  assert source.num_examples == {'validation': 2}
+  assert _paths(source, 'validation', tmp_path) == paths
+  message = pictures.refusal(sources.describe, name)
+  assert f'--mode=eval --config.data.name={name}' in message
+
+
 def test_folder_without_splits_validates_a_tenth_by_hash(tmp_path):
   paths = [f'{c}/{i}.png' for c in ('a', 'b') for i in range(40)]
   _write(tmp_path, *paths)
@@ -342,7 +353,7 @@ class TinyPictures(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version('1.0.0')
   BUILDER_CONFIGS = [
     tfds.core.BuilderConfig(name=name)
-    for name in ('train', 'train_test', 'train_validation_test')
+    for name in ('train', 'test', 'train_test', 'train_validation_test')
   ]
   # Grey levels, of which the last digit is the label.
   LEVELS = {'train': range(12), 'validation': (40, 52), 'test': (81, 93, 90)}
@@ -394,6 +405,11 @@ def test_tfds_set(no_network, tmp_path, config, held_out):
 def test_tfds_set_without_held_out_pictures(tmp_path):
   message = _opening_fails('tiny_pictures/train', tfds_dir=str(tmp_path))
   assert 'tiny_pictures/train' in message and "'test'" in message
+
+
+def test_tfds_set_without_training_pictures(no_network, tmp_path):
+  source = sources.open_source('tiny_pictures/test', tfds_dir=str(tmp_path))
+  assert source.num_examples == {'validation': 3}
 
 
 def test_a_tfds_set_is_built_by_one_process_at_a_time(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from alexnet_jax import config as config_lib
 from alexnet_jax import errors, evaluate, train, trained, validate
 from alexnet_jax.workdir import files
-from tests import runs, tiny, views
+from tests import pictures, runs, tiny, views
 from tests.faults import trial
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -150,7 +151,8 @@ def test_eval_mode_prints_one_line_of_json_last(data_dir, tmp_path):
   train.train_and_evaluate(config, tmp_path)
   command = [sys.executable, str(ROOT / 'main.py'), f'--workdir={tmp_path}']
   command += [f'--config={ROOT}/tests/tiny.py:{data_dir}', '--mode=eval']
-  done = _run([*command, '--config.eval.views=10', '--config.eval.step=5'])
+  command[2] += '@5'
+  done = _run([*command, '--config.eval.views=10'])
   result = json.loads(done.stdout.splitlines()[-1])
   assert list(result) == [
     'step',
@@ -161,6 +163,11 @@ def test_eval_mode_prints_one_line_of_json_last(data_dir, tmp_path):
     'top5_error',
   ]
   assert (result['step'], result['examples'], result['views']) == (5, 21, 10)
+  # The command for one view, which takes the same step.
+  *_, again = done.stdout.splitlines()[-2].partition('python main.py ')
+  other = _run([sys.executable, 'main.py', *shlex.split(again)])
+  other = json.loads(other.stdout.splitlines()[-1])
+  assert (other['step'], other['views']) == (5, 1)
 
 
 def test_ten_views_average_the_softmax(data_dir, tmp_path):
@@ -386,8 +393,54 @@ def test_data_of_other_classes_are_refused(whole_run, tmp_path):
   shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
   (tmp_path / 'class_names.txt').write_text('one\nanother\na third\n')
   config = files.evaluation_config(tmp_path, {'num_devices': 1})
-  with pytest.raises(errors.UserError, match=f'other classes than {tmp_path}'):
+  with pytest.raises(errors.UserError, match='red.*name them as'):
     evaluate.evaluate_run(config, tmp_path)
+
+
+def _test_folder(root, *classes):
+  """Writes seven pictures of each class, named as in tests/tiny.py."""
+  files = {}
+  for name in classes:
+    rows = range(tiny.CLASSES.index(name), 21, 3)
+    made = [tiny._image('train', row)[0] for row in rows]
+    files |= {f'{name}/{i}.png': png for i, png in enumerate(made)}
+  pictures.write(root, files)
+  return sorted(root.rglob('*.png'))
+
+
+def test_pictures_of_another_set_are_matched_by_class(
+  data_dir, tmp_path, capsys
+):
+  config, workdir = tiny.get_config(data_dir), tmp_path / 'run'
+  train.train_and_evaluate(config, workdir)
+  paths = _test_folder(tmp_path / 'own', 'red', 'blue')
+  fields = {'data.name': f'test={tmp_path}/own', 'data.dir': str(tmp_path)}
+  config = files.evaluation_config(workdir, {'num_devices': 1, **fields})
+  for _ in range(2):  # the second result replaces the first
+    result = evaluate.evaluate_run(config, workdir)
+  network = trained.load(str(workdir), {'num_devices': 1})
+  guesses = network.predict(paths).argmax(axis=1)
+  wrong = [
+    tiny.CLASSES[guess] != path.parent.name
+    for guess, path in zip(guesses, paths, strict=True)
+  ]
+  assert result['examples'] == 14
+  assert result['top1_error'] == np.mean(wrong)
+  (text,) = (workdir / 'evaluations.jsonl').read_text().splitlines()
+  row = json.loads(text)
+  rates = {'blue': np.mean(wrong[:7]), 'red': np.mean(wrong[7:])}
+  assert row.pop('top1_error_of_class') == rates
+  data = {'data': fields['data.name'], 'split': 'validation'}
+  assert row == {**result, **data}
+  assert 'not in the data: green.' in capsys.readouterr().out
+  with pytest.raises(errors.UserError, match="no split 'train'"):
+    tiny_config = tiny.get_config(data_dir)
+    tiny_config.update_from_flattened_dict(fields)
+    tiny_config.model.num_classes = 2
+    train.train_and_evaluate(tiny_config, tmp_path / 'new')
+  pictures.write(tmp_path / 'own', {'pink/1.png': paths[0].read_bytes()})
+  with pytest.raises(errors.UserError, match='other files than'):
+    evaluate.evaluate_run(config, workdir)
 
 
 @pytest.fixture(scope='module')

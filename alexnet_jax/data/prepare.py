@@ -34,7 +34,6 @@ from alexnet_jax.data import (
 
 IMAGE_SIZE = 256
 SHARD_SIZE = 10_000  # examples
-_SPLITS = ('train', 'validation')
 _CHECK_BATCH_SIZE = 64
 # A run does not prepare more images than these by itself.
 _MAX_UNASKED = 100_000
@@ -91,7 +90,8 @@ def _prepare_locked(job: shards.Job, final: pathlib.Path) -> None:
   if not (partial / 'info.json').exists():
     try:
       written = {
-        split: shards.write_split(job, split, partial) for split in _SPLITS
+        split: shards.write_split(job, split, partial)
+        for split in job.source.num_examples
       }
     except errors.UserError:
       if not list(partial.glob('*_progress.npz')):
@@ -130,7 +130,8 @@ def _finish(
   for split, progress in written.items():
     labels = np.array(progress.labels, np.int32)
     np.save(directory / f'{split}_labels.npy', labels)
-  sums, names = written['train'].sums, '\n'.join(job.source.class_names)
+  first, *_ = written.values()
+  sums, names = first.sums, '\n'.join(job.source.class_names)
   np.savez(directory / 'statistics.npz', **sums.statistics())
   (directory / 'class_names.txt').write_text(names + '\n')
   small = ['class_names.txt', 'statistics.npz']
@@ -237,10 +238,11 @@ def check(prepared: records.PreparedSet) -> None:
   Raises:
     UserError: If a file is not as it was written; the message names it.
   """
+  first, *_ = prepared.info['splits']
   for split in prepared.info['splits']:
     _check_digests(prepared, split)
     sums = _pixel_sums(prepared, split)
-    if split == 'train':
+    if split == first:
       _check_statistics(prepared, sums)
 
 
@@ -279,7 +281,9 @@ def _check_statistics(
 def define_flags() -> None:
   """Defines the flags of `python -m alexnet_jax.data.prepare`."""
   flags.DEFINE_string(
-    'source', None, 'imagenet2012, a TFDS name, folder=PATH or shapes.'
+    'source',
+    None,
+    'imagenet2012, a TFDS name, folder=PATH, test=PATH or shapes.',
   )
   flags.DEFINE_string('data_dir', 'data/', 'Root of the prepared sets.')
   flags.DEFINE_string('tfds_dir', '', "Directory of TFDS's own copies.")
@@ -369,11 +373,11 @@ def _check_same(prepared: records.PreparedSet, given: flags.FlagValues) -> None:
 
 
 def _summary(prepared: records.PreparedSet) -> str:
-  counts = prepared.info['splits']
+  counts = ' + '.join(f'{n:,}' for n in prepared.info['splits'].values())
   skipped = sum(map(len, prepared.info['skipped'].values()))
   return (
-    f'{prepared.directory}: {counts["train"]:,} + {counts["validation"]:,} '
-    f'images of {prepared.image_size} pixels, {prepared.info["encoding"]}'
+    f'{prepared.directory}: {counts} images of {prepared.image_size} '
+    f'pixels, {prepared.info["encoding"]}'
     + (f'; {skipped} skipped, see info.json' if skipped else '')
   )
 

@@ -2,7 +2,7 @@
 
 info.json         source, image size, encoding, counts, digests of the files
 class_names.txt   one name per line, by label
-statistics.npz    of the training pixels: mean_image [S, S, 3] and
+statistics.npz    of the first split's pixels: mean_image [S, S, 3] and
                   rgb_covariance [3, 3], both float64, on the 0-255 scale
 <split>-00000-of-00129.array_record   shards that hold JPEG files, or
 <split>-00000-of-00129.raw            that hold only uint8 [n, S, S, 3]
@@ -112,10 +112,12 @@ class PreparedSet:
   Attributes:
     directory: Directory that holds its files.
     info: Contents of info.json.
+    known_classes: Names that labels count, () for those of class_names.txt.
   """
 
   directory: pathlib.Path
   info: dict
+  known_classes: tuple[str, ...] = ()
 
   @property
   def image_size(self) -> int:
@@ -125,10 +127,14 @@ class PreparedSet:
   @functools.cached_property
   def class_names(self) -> list[str]:
     """Names of the classes, by label."""
+    return list(self.known_classes) or self._stored_names()
+
+  def _stored_names(self) -> list[str]:
     return (self.directory / 'class_names.txt').read_text().splitlines()
 
   def num_examples(self, split: str) -> int:
     """Returns the number of images of a split."""
+    self._check_split(split)
     return self.info['splits'][split]
 
   def warnings(self) -> list[str]:
@@ -143,7 +149,7 @@ class PreparedSet:
     ]
 
   def statistics(self) -> dict[str, np.ndarray]:
-    """Returns 'mean_image' and 'rgb_covariance' of the training set."""
+    """Returns 'mean_image' and 'rgb_covariance' of the first split, 'train'."""
     with np.load(self.directory / 'statistics.npz') as statistics:
       return dict(statistics)
 
@@ -166,14 +172,17 @@ class PreparedSet:
     Raises:
       UserError: If there is no such split, or its files are damaged.
     """
-    if split not in self.info['splits']:
-      raise errors.UserError(
-        f'eval.split={split!r} does not exist in {self.directory}: choose '
-        f'from {", ".join(self.info["splits"])}.'
-      )
+    self._check_split(split)
     if split not in self._opened:
       self._opened[split] = self._open_checked(split)
     return self._opened[split]
+
+  def _check_split(self, split: str) -> None:
+    if split not in self.info['splits']:
+      raise errors.UserError(
+        f'{self.directory} has no split {split!r}: give one of '
+        f'{", ".join(self.info["splits"])} as eval.split, or other data.'
+      )
 
   @functools.cached_property
   def _opened(self) -> dict[str, Split]:
@@ -187,13 +196,17 @@ class PreparedSet:
       raise self.damaged() from error
     if len(opened) != self.num_examples(split):
       raise self.damaged()
-    labels, count = opened.labels, len(self.class_names)
+    names = self._stored_names()
+    labels, count = opened.labels, len(names)
     if len(labels) and not 0 <= labels.min() <= labels.max() < count:
       raise errors.UserError(
         f'{self.directory} has labels from {labels.min()} to {labels.max()} '
         f'for {count} classes; prepare the set again.'
       )
-    return opened
+    if not self.known_classes:
+      return opened
+    known = [self.known_classes.index(name) for name in names]
+    return dataclasses.replace(opened, labels=np.array(known, np.int32)[labels])
 
   def damaged(self, what: str = 'a file') -> errors.UserError:
     """Returns the error that says that something is not as it was stored."""

@@ -4,13 +4,15 @@ A source is named as in `--config.data.name`:
 
     imagenet2012, cifar10, imagenette/320px-v2   any TFDS classification set
     folder=/my/images                            a folder of class folders
+    test=/my/images                              the same, for evaluation only
     shapes                                       the embedded drawn set
 
 A folder holds `train/` and `validation/` (or `val/`), each with a folder per
 class. Without both it holds the class folders themselves, and every image
-whose path hashes to 0 modulo 10 is for validation. Images may lie in folders
-within a class folder; hidden files and folders do not count. TFDS builds
-`imagenet2012` from the tars of image-net.org; without the tars, Kaggle's
+whose path hashes to 0 modulo 10 is for validation. With `test=` the folder
+holds class folders, and every image is for validation. Images may lie in
+folders within a class folder; hidden files and folders do not count. TFDS
+builds `imagenet2012` from the tars of image-net.org; without the tars, Kaggle's
 folders are read.
 """
 
@@ -23,7 +25,7 @@ import pathlib
 import re
 import tarfile
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from absl import logging
 
@@ -33,6 +35,7 @@ from alexnet_jax.data.lazy import tf, tfds
 
 IMAGENET = 'imagenet2012'
 _FOLDER = 'folder='
+_TEST = 'test='
 _HELD_OUT = ('validation', 'val')
 # Names of folders that hold a split rather than a class.
 _SPLIT = re.compile(
@@ -50,7 +53,8 @@ class Source:
     name: Name of the source, as in `config.data.name`.
     class_names: Names of the classes, by label.
     native_size: Side of the pictures if all are squares of one size, else None.
-    num_examples: {'train': count, 'validation': count}.
+    num_examples: {'train': count, 'validation': count}, without 'train' if the
+      source is for evaluation only.
     examples: Function of (split, start) that returns a dataset of {'image':
       encoded bytes, 'label', 'name'} in a fixed order, from number `start` on.
     fingerprint: Digest that tells its files from others, see `fingerprint`.
@@ -66,11 +70,11 @@ class Source:
 
 def directory_name(name: str) -> str:
   """Returns the name of a source's directory under `data.dir`."""
-  if not name.startswith(_FOLDER):
+  if not name.startswith((_FOLDER, _TEST)):
     return name.replace('/', '-')
   path = _folder(name)
   digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-  return f'folder-{path.name}-{digest}'
+  return f'{name.partition("=")[0]}-{path.name}-{digest}'
 
 
 def describe(name: str) -> tuple[int, int | None]:
@@ -83,6 +87,11 @@ def describe(name: str) -> tuple[int, int | None]:
   """
   if name == 'shapes':
     return len(shapes.CLASS_NAMES), shapes.SIZE
+  if name.startswith(_TEST):
+    raise errors.UserError(
+      f'{name} is for evaluation only: give --mode=eval '
+      f'--config.data.name={name}, or folder=PATH to train on it.'
+    )
   if name.startswith(_FOLDER):
     return len(_class_names(_folder_splits(name)['train'])), None
   info = _builder(name, '').info
@@ -167,7 +176,8 @@ def fingerprint(name: str, manual_dir: str = '') -> str:
     '' if there is nothing to compare: for drawn sets, for sets that TFDS
     downloads (and checks) itself, and for files that are no longer there.
   """
-  if name.startswith(_FOLDER) and not _folder(name).is_dir():
+  is_folder = name.startswith((_FOLDER, _TEST))
+  if is_folder and not _folder(name).is_dir():
     return ''
   if files := _files(name, manual_dir):
     return _fingerprint(*files)
@@ -214,7 +224,7 @@ def _shapes_source() -> Source:
 
 def _files(name: str, manual_dir: str) -> tuple[pathlib.Path, Splits] | None:
   """Finds a source's folder and images; None if TFDS or we make the images."""
-  if name.startswith(_FOLDER):
+  if name.startswith((_FOLDER, _TEST)):
     return _folder(name), _folder_splits(name)
   if name == IMAGENET and (folder := ilsvrc.kaggle_folder(manual_dir)):
     held_out = ilsvrc.kaggle_validation(folder)
@@ -223,10 +233,10 @@ def _files(name: str, manual_dir: str) -> tuple[pathlib.Path, Splits] | None:
 
 
 def _folder(name: str) -> pathlib.Path:
-  path = name.removeprefix(_FOLDER)
+  kind, _, path = name.partition('=')
   if not path:
-    raise errors.UserError(f'data.name={name} has no path; give folder=PATH.')
-  return paths.local('folder', path)
+    raise errors.UserError(f'data.name={name} has no path; give {kind}=PATH.')
+  return paths.local(kind, path)
 
 
 def _folder_splits(name: str) -> Splits:
@@ -237,6 +247,8 @@ def _folder_splits(name: str) -> Splits:
       f'data.name={name}: {root} is no folder; give one with a folder of '
       'images for each class.'
     )
+  if name.startswith(_TEST):
+    return {'validation': _images(root)}
   held_out = [split for split in _HELD_OUT if (root / split).is_dir()]
   if len(held_out) > 1:
     raise errors.UserError(
@@ -306,8 +318,9 @@ def _check_no_splits(
   flat = {path.parent.name for path in found if path.parent.parent == root}
   if odd - flat or odd == classes:
     raise errors.UserError(
-      f'{root} has {_quoted(odd)} but not both train/ and validation/; give '
-      'both, each with a folder for each class, or the class folders alone.'
+      f'{root} has {errors.listed(odd)} but not both train/ and validation/; '
+      'give both, each with a folder for each class, or the class folders '
+      'alone.'
     )
 
 
@@ -329,15 +342,9 @@ def _check_class_names(root: pathlib.Path, splits: Splits) -> None:
       )
   if len(known) == 1:
     raise errors.UserError(
-      f'{root} has the class {_quoted(known)} only; give a folder that has a '
-      'folder for each of two classes or more.'
+      f'{root} has the class {errors.listed(known)} only; give a folder that '
+      'has a folder for each of two classes or more.'
     )
-
-
-def _quoted(names: Iterable[str]) -> str:
-  """Returns the first names of many, to quote in a sentence."""
-  first, *rest = sorted(names)
-  return ', '.join([first, *rest[:4]]) + (', ...' if rest[4:] else '')
 
 
 def _warn_of_unused(root: pathlib.Path, splits: Splits) -> None:
@@ -368,12 +375,12 @@ def _class_names(files: dict[pathlib.Path, str]) -> tuple[str, ...]:
 
 
 def _files_source(name: str, root: pathlib.Path, splits: Splits) -> Source:
-  class_names = _class_names(splits['train'])
+  class_names = _class_names(splits.get('train', splits['validation']))
   unknown = set(splits['validation'].values()) - set(class_names)
   if unknown:
     raise errors.UserError(
       f'data.name={name}: validation has classes that train lacks '
-      f'({", ".join(sorted(unknown))}); give both the same class folders, '
+      f'({errors.listed(unknown, 20)}); give both the same class folders, '
       'or more images to classes that have few.'
     )
   label_of = {class_name: i for i, class_name in enumerate(class_names)}
@@ -485,16 +492,19 @@ def _tfds_source(name: str, tfds_dir: str, manual_dir: str) -> Source:
 def _tfds_splits(
   name: str, builder: tfds.core.DatasetBuilder
 ) -> dict[str, str]:
-  """Returns TFDS's names of our splits: 'test' if it has no 'validation'."""
+  """Returns TFDS's names of our splits: 'test' if it has no 'validation'.
+
+  A set without 'train', such as imagenet_v2, can be evaluated.
+  """
   own = builder.info.splits
   held_out = 'validation' if 'validation' in own else 'test'
-  for split in ('train', held_out):
-    if split not in own:
-      raise errors.UserError(
-        f'data.name={name!r} has no split {split!r} (it has {", ".join(own)}); '
-        'choose a set with both training and test images.'
-      )
-  return {'train': 'train', 'validation': held_out}
+  if held_out not in own:
+    raise errors.UserError(
+      f'data.name={name!r} has no split {held_out!r} (it has '
+      f'{", ".join(own)}); choose a set with test images.'
+    )
+  names = {'train': 'train', 'validation': held_out}
+  return {split: name for split, name in names.items() if name in own}
 
 
 def _example_name(
