@@ -36,6 +36,9 @@ def base() -> ml_collections.ConfigDict:
   # batches that do not fit into memory. Batch norm takes the moments of a part.
   config.accumulate_steps = 1
   config.num_epochs = 90.0
+  # Fewest steps of what counts as an epoch, everywhere in a config and in the
+  # metrics. A set that has fewer is gone through more than once in each.
+  config.min_epoch_steps = 0
   # More than 0 overrides num_epochs.
   config.train_steps = 0
   # The run ends when the training error since the last log is below this.

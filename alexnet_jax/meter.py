@@ -56,6 +56,7 @@ class Meter:
     self._is_trace_due = self._is_tracing = False
     self._in_flight = collections.deque()
     self._has_compiled = False
+    self._estimate_after = first_step + 1 + _WARM_UP
     self._summary, self._last_line = '', time.perf_counter()
     self._bar = tqdm.tqdm(
       desc='compile',
@@ -113,15 +114,27 @@ class Meter:
     if not self._has_compiled:
       self._has_compiled, self._last_line = True, time.perf_counter()
       self._bar.set_description('train')
+      self._trained_since = time.perf_counter()
       self.restart()
     self._trace(step, outputs)
     self._bar.update()
+    if step == self._estimate_after:
+      self._estimate(step)
     self._write_line(step)
 
   def describe(self, summary: str) -> None:
     """Shows the newest training metrics beside the progress."""
     self._summary = summary
     self._bar.set_postfix_str(summary)
+
+  def _estimate(self, step: int) -> None:
+    """Says once how long the run will take, by its first steps."""
+    seconds = (time.perf_counter() - self._trained_since) / _WARM_UP
+    left = self._last_step - step
+    multihost.log(
+      f'About {seconds * left / 60:.1f} minutes for {left:,} steps of '
+      f'{seconds:.2g} s, without evaluations.'
+    )
 
   def _write_line(self, step: int) -> None:
     now = time.perf_counter()

@@ -29,11 +29,13 @@ class Steps:
     total: Updates of the whole run.
     every: Steps between two logs, evaluations and checkpoints ('log', 'eval',
       'checkpoint'); 0 for one at the end only.
+    epoch_examples: Images of what counts as an epoch.
     from_epochs: Function that turns a number of epochs into steps.
   """
 
   total: int
   every: dict[str, int]
+  epoch_examples: int
   from_epochs: Callable[[float], int]
 
   def due(self, step: int) -> set[str]:
@@ -50,8 +52,10 @@ def count_steps(config: ml_collections.ConfigDict, num_examples: int) -> Steps:
 
   Args:
     config: Config of the run.
-    num_examples: Training images of an epoch.
+    num_examples: Number of training images.
   """
+  shortest = config.min_epoch_steps * config.batch_size
+  num_examples = max(num_examples, shortest)
   from_epochs = functools.partial(
     optim.epochs_to_steps,
     num_examples=num_examples,
@@ -65,6 +69,7 @@ def count_steps(config: ml_collections.ConfigDict, num_examples: int) -> Steps:
   return Steps(
     total=config.train_steps or from_epochs(config.num_epochs),
     every={what: every(what) for what in ('log', 'eval', 'checkpoint')},
+    epoch_examples=num_examples,
     from_epochs=from_epochs,
   )
 

@@ -110,7 +110,6 @@ def train_and_evaluate(
   run, data, origin = _prepare_run(config, workdir)
   multihost.check_same(_start_values(config, data))
   plan, total = run.plan, run.steps.total
-  examples = pipeline.num_train_examples(data, config.data)
   with (
     files.lock(workdir),
     Signals() as signals,
@@ -123,6 +122,7 @@ def train_and_evaluate(
     if progress.is_over or (step >= total and not progress.is_pending):
       multihost.log(f'{workdir} is complete at step {step}.')
       return state
+    multihost.log(data.description())
     multihost.log(_introduction(run, data, state))
     state, plateau = run.put_state(state), progress.plateau
     best = {k: getattr(progress, k) for k in ('best_step', 'best_error')}
@@ -159,7 +159,7 @@ def train_and_evaluate(
           due = run.steps.due(step)
           if step % _CLOCK_STEPS == 0 and _is_overdue(config, saved_at):
             due.add('checkpoint')
-          epoch = step * config.batch_size / examples
+          epoch = step * config.batch_size / run.steps.epoch_examples
           used_scale = plateau.scale
           if due:
             _check_finite(run, state, writer, saved)

@@ -30,6 +30,7 @@ _RANGES = {
   'batch_size': (1, 2**20),
   'accumulate_steps': (1, 2**12),
   'num_epochs': (1e-6, 1e6),
+  'min_epoch_steps': (0, 10**6),
   'train_steps': (0, 2**31 - 1),
   'stop_at_train_error': (0, 1),
   'checkpoint_every_minutes': (0, 1e6),

@@ -10,10 +10,12 @@ import optax
 import pytest
 
 from alexnet_jax import errors, optim, train_step
+from alexnet_jax.run import count_steps
 from configs import (
   alexnet,
   alexnet_2012,
   alexnet_bn,
+  alexnet_today,
   bvlc_alexnet,
   cifar10,
   cnn_star,
@@ -439,3 +441,15 @@ def test_caffes_rate_drops_every_100000_steps():
     for epoch in (*epochs, config.num_epochs)
   ]
   assert steps == [100_000, 200_000, 300_000, 400_000, 450_000]
+
+
+@pytest.mark.parametrize(
+  'pictures, total, epoch',
+  [(60, 1500, 50), (9469, 2220, 74), (50_000, 11_719, 391)],
+)
+def test_alexnet_today_gives_small_sets_more_than_an_epoch(
+  pictures, total, epoch
+):
+  steps = count_steps(alexnet_today.get_config(), pictures)
+  assert (steps.total, steps.every['eval']) == (total, epoch)
+  assert steps.from_epochs(3) == -(-3 * max(pictures, 6400) // 128)

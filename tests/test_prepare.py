@@ -177,8 +177,13 @@ def test_bad_files_can_be_left_out(tmp_path, encoding):
   assert prepared.info['splits'] == {'train': 4, 'validation': 1}
   counts = [info['images'] for info in prepared.info['shards']['train']]
   assert counts == [1, 2, 0, 1]
-  skipped = [f'train/picture {i}' for i in (1, 4, 5)]
-  assert prepared.info['skipped'] == {'train': skipped, 'validation': []}
+  skipped = prepared.info['skipped']['train']
+  reasons = ((1, ''), (4, 'it is empty'), (5, 'it is no readable JPEG'))
+  for said, (i, reason) in zip(skipped, reasons, strict=True):
+    assert said.startswith(f'train/picture {i} ({reason}')
+  found, left_out = prepared.description().splitlines()
+  assert found.endswith('train + validation: even 3 + 1, odd 1 + 0.')
+  assert left_out.startswith(f'3 left out: {skipped[0]}, ')
   found = pictures.stored(prepared, 'train')[:, 0, 0, 0]
   assert found.tolist() == [0, 20, 30, 60]
   assert prepared.open_split('train').labels.tolist() == [0, 0, 1, 0]
@@ -235,7 +240,8 @@ def test_a_file_that_went_away_is_named(tmp_path):
   assert command[:3] == ['python', '-m', 'alexnet_jax.data.prepare']
   pictures.run_prepare(*command[3:])
   prepared = records.open_prepared(data_dir, source.name)
-  assert prepared.info['skipped']['train'] == [str(broken)]
+  (said,) = prepared.info['skipped']['train']
+  assert said.startswith(f'{broken} (') and 'symbolic links' in said
   assert prepared.num_examples('train') == 2
 
 

@@ -26,6 +26,8 @@ from alexnet_jax.data import ilsvrc, sources
 JPEG = 'jpeg'
 RAW = 'raw'
 _SUFFIX = {JPEG: 'array_record', RAW: 'raw'}
+# Classes that a description names.
+_CLASSES_SHOWN = 20
 # Bytes of a split: verifying more would delay each start by minutes.
 _MAX_VERIFIED = 8 * 2**30
 
@@ -147,6 +149,26 @@ class PreparedSet:
       'images, not the 1,281,167 + 50,000 of ILSVRC-2012: its errors compare '
       'with no published number.'
     ]
+
+  def description(self) -> str:
+    """Returns lines that name classes, their pictures and files left out."""
+    splits, names = self.info['splits'], self.class_names
+    labels = [self.open_split(split).labels for split in splits]
+    counts = [np.bincount(x, minlength=len(names)) for x in labels]
+    shown = [
+      f'{name} {" + ".join(map(str, row))}'
+      for name, *row in zip(names, *counts, strict=True)
+    ]
+    more = len(shown) - _CLASSES_SHOWN
+    shown[_CLASSES_SHOWN:] = [f'{more} more classes'] if more > 0 else []
+    lines = [
+      f'{len(names)} classes, with pictures for {" + ".join(splits)}: '
+      f'{", ".join(shown)}.'
+    ]
+    skipped = sum(self.info['skipped'].values(), [])
+    if skipped:
+      lines.append(f'{len(skipped)} left out: {errors.listed(skipped)}.')
+    return '\n'.join(lines)
 
   def statistics(self) -> dict[str, np.ndarray]:
     """Returns 'mean_image' and 'rgb_covariance' of the first split, 'train'."""

@@ -115,7 +115,8 @@ class Progress:
   Attributes:
     shards: {'images', 'sha256'} of each shard.
     labels: Labels of all images.
-    skipped: Names of the pictures that could not be read.
+    skipped: Names of the pictures that could not be read, each with the
+      reason in brackets.
     sums: Sums over all pixels.
   """
 
@@ -173,14 +174,14 @@ def write_split(job: Job, split: str, directory: pathlib.Path) -> Progress:
   progress = Progress.load(saved, job.size)
   command = job.skipping_command(directory.parent)
   if progress.skipped and not job.skip_errors:
-    raise _unreadable(progress.skipped[0], 'as it was found before', command)
+    raise _unreadable(progress.skipped[0], command)
   start = len(progress.shards) * job.shard_size
 
   def on_error(example: Example) -> None:
-    name = example['name'].decode()
+    named = f'{example["name"].decode()} ({_fault(example)})'
     if not job.skip_errors:
-      raise _unreadable(name, _fault(example), command)
-    progress.skipped.append(name)
+      raise _unreadable(named, command)
+    progress.skipped.append(named)
 
   examples = _stored_examples(job, split, start, on_error)
   # Closed before an error's sentence is printed, so that no bar follows it.
@@ -192,8 +193,8 @@ def write_split(job: Job, split: str, directory: pathlib.Path) -> Progress:
       progress.save(saved)
   if not progress.labels:
     raise errors.UserError(
-      f'{job.source.name}: no picture of {split} can be read (the first is '
-      f'{progress.skipped[0]}); check where the files come from.'
+      f'{job.source.name}: no picture of {split} can be read, such as '
+      f'{progress.skipped[0]}; check where the files come from.'
     )
   return progress
 
@@ -269,10 +270,10 @@ def _fault(example: Example) -> str:
   return images.fault(example['image'])
 
 
-def _unreadable(name: str, fault: str, command: str) -> errors.UserError:
+def _unreadable(named: str, command: str) -> errors.UserError:
   return errors.UserError(
-    f'{name} cannot be read as an image ({fault}); replace it, or leave such '
-    f'files out with `{command}`.'
+    f'{named} cannot be read as an image; replace it, or leave such files out '
+    f'with `{command}`.'
   )
 
 
