@@ -76,6 +76,14 @@ def test_a_run_that_ends_early_leaves_its_trace(tmp_path):
   assert list(tmp_path.glob('plugins/profile/*/*.xplane.pb'))
 
 
+def test_the_length_of_the_run_is_said_once(tmp_path, capsys):
+  with Meter(tmp_path, 1, 40, 100) as meter:
+    for step, _ in enumerate(meter.timed([()] * 60), 41):
+      meter.count_and_wait(step, ())
+  # After a step that compiles and five more.
+  assert capsys.readouterr().out.count('minutes for 54 steps') == 1
+
+
 def test_waiting_is_what_input_takes_after_a_step_has_ended(tmp_path):
   def batches(pause):
     for _ in range(4):

@@ -178,7 +178,7 @@ def test_bad_files_can_be_left_out(tmp_path, encoding):
   counts = [info['images'] for info in prepared.info['shards']['train']]
   assert counts == [1, 2, 0, 1]
   skipped = prepared.info['skipped']['train']
-  reasons = ((1, ''), (4, 'it is empty'), (5, 'it is no readable JPEG'))
+  reasons = ((1, ''), (4, 'No such file'), (5, 'it is no readable JPEG'))
   for said, (i, reason) in zip(skipped, reasons, strict=True):
     assert said.startswith(f'train/picture {i} ({reason}')
   found, left_out = prepared.description().splitlines()

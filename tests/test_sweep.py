@@ -16,9 +16,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from alexnet_jax import errors, train_step
-from experiments import ablations, lrn_cifar10, sweep
+from alexnet_jax.run import count_steps
+from experiments import ablations, lrn_cifar10, own_pictures, sweep
 from experiments.sweeps import program, runner, table
 from experiments.sweeps.experiment import Experiment, Variant, plan
+from tests import pictures
 from tests.runs import config_of
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -600,3 +602,30 @@ def test_ablations_are_networks(tmp_path, monkeypatch, name, data):
     assert (config.seed, config.data.name) == (1, data)
     assert config.eval.views == (10 if data == 'imagenet2012' else 1)
     assert (config.num_epochs > 80) == (data == 'imagenet2012')
+
+
+def test_few_pictures_are_drawn_by_seed(tmp_path, monkeypatch):
+  pictures.write(
+    tmp_path, {f'all/{c}/{i}.png': b'' for c in 'ab' for i in range(60)}
+  )
+  chosen = []
+  for seed in range(2):
+    target = tmp_path / f'few-{seed}'
+    own_pictures.draw(tmp_path / 'all', target, 3, seed)
+    for name, count in (('train', 3), ('validation', 50)):
+      for c in 'ab':
+        links = list((target / name / c).iterdir())
+        found = {link.resolve().relative_to(tmp_path / 'all') for link in links}
+        assert len(found) == count
+        assert all(path.parent.name == c for path in found)
+        chosen.append(found)
+  train, held_out = chosen[0] | chosen[1], chosen[2] | chosen[3]
+  assert not train & held_out
+  assert train != chosen[4] | chosen[5]
+  with pytest.raises(errors.UserError, match='a class needs 61'):
+    own_pictures.draw(tmp_path / 'all', tmp_path / 'other', 11, 0)
+  experiment, data = own_pictures.EXPERIMENT, f'folder={tmp_path}/few-0'
+  for run in plan(experiment, tmp_path, data=data, seeds=[0]):
+    config = _config(run, monkeypatch)
+    assert config.model.num_classes == 2
+    assert count_steps(config, 6).total == 1500
