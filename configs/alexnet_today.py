@@ -11,7 +11,7 @@ The length follows from the size of the set: 30 epochs, of 50 steps at least. A
 set of fewer than 6,400 pictures is gone through more than once in what counts
 as an epoch, so that the shortest run has 1,500 steps.
 
-On a CPU, pictures of half the size take a quarter of the time:
+On a CPU, pictures of half the size ask for a quarter of the multiply-adds:
 
     --config.data.image_size=128 --config.data.crop_size=112
 
