@@ -46,9 +46,8 @@ def _evaluate(name: str) -> None:
     overrides = config_flags.get_override_values(flags.FLAGS['config'])
   directory, step = trained.split_name(name)
   workdir = paths.local('--workdir', directory)
-  if step is not None:
-    overrides['eval.step'] = step
-  config = files.evaluation_config(workdir, overrides)
+  named = {} if step is None else {'eval.step': step}
+  config = files.evaluation_config(workdir, overrides | named)
   result = evaluate.evaluate_run(config, workdir)
   multihost.log(_other_views(name, overrides, config.eval.views))
   if multihost.is_primary():
