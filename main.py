@@ -76,7 +76,9 @@ def _check_flags() -> None:
 def main(_) -> None:
   """Does what the flags say."""
   _check_flags()
-  workdir = paths.local('--workdir', _WORKDIR.value)
+  is_read = _MODE.value == 'eval'
+  find = paths.of_run if is_read else paths.for_checkpoints
+  workdir = find('--workdir', _WORKDIR.value)
   # Imported here, so that --help and mistakes do not wait for JAX.
   from alexnet_jax import multihost, train
 

@@ -30,7 +30,7 @@ def load(
 
   Args:
     run: WORKDIR; WORKDIR@STEP or WORKDIR@best for a checkpoint that is not the
-      newest.
+      newest; or pretrained:NAME for a network that ships with the package.
     views: Patches of an image whose probabilities `predict` averages, 1 or 10
       (paper, section 4.1).
     num_devices: Number of devices to use, 0 for all.

@@ -5,6 +5,9 @@ import re
 
 from alexnet_jax import errors
 
+# What a name of a network begins with that ships with the package.
+PRETRAINED = 'pretrained:'
+_SHIPPED = pathlib.Path(__file__).parent / 'pretrained'
 # One slash as well: pathlib makes it of two.
 _URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+:/')
 # orbax searches for files of a checkpoint by patterns that start with its path.
@@ -41,6 +44,29 @@ def local(argument: str, text: str | pathlib.Path) -> pathlib.Path:
     ) from error
 
 
+def of_run(argument: str, text: str | pathlib.Path) -> pathlib.Path:
+  """Returns the absolute path of a run that is to be read.
+
+  Args:
+    argument: Name of the argument, for the error.
+    text: Path, as `local` takes it, or pretrained:NAME for a network that ships
+      with the package.
+
+  Raises:
+    UserError: If `local` raises it, or the package has no such network.
+  """
+  prefix, name = str(text)[: len(PRETRAINED)], str(text)[len(PRETRAINED) :]
+  if prefix != PRETRAINED:
+    return local(argument, text)
+  shipped = sorted(path.parent.name for path in _SHIPPED.glob('*/config.json'))
+  if name not in shipped:
+    raise errors.UserError(
+      f'{argument}={text} does not ship with this package: choose from '
+      f'{", ".join(PRETRAINED + name for name in shipped)}.'
+    )
+  return _SHIPPED / name
+
+
 def for_checkpoints(argument: str, text: str | pathlib.Path) -> pathlib.Path:
   """Returns the absolute path of a run that is to be written.
 
@@ -49,8 +75,14 @@ def for_checkpoints(argument: str, text: str | pathlib.Path) -> pathlib.Path:
     text: Path, as `local` takes it.
 
   Raises:
-    UserError: If `local` raises it, or orbax would lose checkpoints there.
+    UserError: If `local` raises it, orbax would lose checkpoints there, or it
+      names a network that ships with the package.
   """
+  if str(text).startswith(PRETRAINED):
+    raise errors.UserError(
+      f'{argument}={text} is only read: give a new workdir, and start from its '
+      f'weights with --config.init_from={text}.'
+    )
   path = local(argument, text)
   if found := _PATTERN.search(str(path)):
     raise errors.UserError(

@@ -199,7 +199,7 @@ def load(name: str, overrides: dict[str, object]) -> TrainedRun:
 
   Args:
     name: WORKDIR; WORKDIR@STEP or WORKDIR@best for a checkpoint that is not the
-      newest.
+      newest; or pretrained:NAME for a network that ships with the package.
     overrides: Fields of its config, see `files.evaluation_config`.
 
   Raises:
@@ -252,7 +252,7 @@ def read(name: str, overrides: dict[str, object]) -> TrainedRun:
 
   Args:
     name: WORKDIR; WORKDIR@STEP or WORKDIR@best for a checkpoint that is not the
-      newest.
+      newest; or pretrained:NAME for a network that ships with the package.
     overrides: Fields of its config, see `files.evaluation_config`.
 
   Raises:
@@ -260,7 +260,7 @@ def read(name: str, overrides: dict[str, object]) -> TrainedRun:
       fit its config.
   """
   directory, step = split_name(name)
-  workdir = paths.local('workdir', directory)
+  workdir = paths.of_run('workdir', directory)
   if step is not None:
     overrides = overrides | {'eval.step': step}
   return _read(files.evaluation_config(workdir, overrides), workdir)
@@ -305,6 +305,8 @@ def _restore(
   The newest or the best checkpoint may be removed before it is read. There is
   a newer one then, and the choice is made again.
   """
+  if (workdir / checkpoints.WEIGHTS).exists():
+    return checkpoints.read_weights(workdir, step, like)
   while True:
     newest = files.newest_step(workdir)
     try:

@@ -3,11 +3,11 @@ r"""A trained network learns other classes: `configs/fine_tune.py:RUN:DATA`.
     python main.py --workdir=runs/mine \
         --config=configs/fine_tune.py:runs/alexnet:folder=/my/pictures
 
-RUN is a workdir, WORKDIR@STEP or WORKDIR@best; DATA as for every config.
-Network, update rule, augmentation and preprocessing are RUN's. Its head is
-drawn anew where the classes differ, and keeps RUN's rate of the head; all other
-layers start from RUN's weights, each at a tenth of its rate in RUN. To freeze
-one:
+RUN is a workdir, WORKDIR@STEP, WORKDIR@best, or pretrained:NAME for a network
+that ships with the package; DATA as for every config. Network, update rule,
+augmentation and preprocessing are RUN's. Its head is drawn anew where the
+classes differ, and keeps RUN's rate of the head; all other layers start from
+RUN's weights, each at a tenth of its rate in RUN. To freeze one:
 
     --config.optimizer.rate_multipliers.conv1=0
 
@@ -18,7 +18,7 @@ class. Twenty epochs, the last five at a tenth of the rates.
 import ml_collections
 
 from alexnet_jax import config as config_lib
-from alexnet_jax import errors, trained
+from alexnet_jax import errors, paths, trained
 from alexnet_jax.workdir import files
 
 _OF_THE_RUN = (
@@ -40,7 +40,9 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   Raises:
     UserError: where it is not of that form, or there is no such run or data.
   """
-  run, _, data = argument.partition(':')
+  run, _, data = argument.removeprefix(paths.PRETRAINED).partition(':')
+  if argument.startswith(paths.PRETRAINED):
+    run = paths.PRETRAINED + run
   directory, _ = trained.split_name(run)
   if not data:
     raise errors.UserError(

@@ -104,6 +104,26 @@ def test_the_program_needs_nothing_but_jax(run, tmp_path):
   assert (about['image_size'], about['views']) == (32, 1)
 
 
+def test_a_small_run_is_the_run_rounded_to_float16(run, tmp_path):
+  small = tmp_path / 'small'
+  _tool('export', f'--workdir={run.workdir}', f'--output={small}')
+  loaded = trained.load(str(small), ONE_VIEW)
+  expected = jax.tree.map(lambda x: np.float32(np.float16(x)), run.params)
+  jax.tree.map(np.testing.assert_array_equal, loaded.params, expected)
+  assert loaded.preprocessing.digest() == run.preprocessing.digest()
+  assert (loaded.step, loaded.class_names) == (run.step, run.class_names)
+  with pytest.raises(errors.UserError, match='small is in use'):
+    export.export_run(run, small)
+  with pytest.raises(errors.UserError, match='imported weights'):
+    train.train_and_evaluate(run.config, small)
+  path = small / 'weights.safetensors'
+  damaged = bytearray(path.read_bytes())
+  damaged[-1] ^= 1
+  path.write_bytes(damaged)
+  with pytest.raises(errors.UserError, match='weights.safetensors is damaged'):
+    trained.load(str(small), ONE_VIEW)
+
+
 def test_exported_weights_come_back_with_their_inputs_and_classes(
   run, tmp_path
 ):

@@ -202,9 +202,10 @@ def test_the_wheel_has_all_files_of_the_package():
   project = tomllib.loads((ROOT / 'pyproject.toml').read_text())
   package_data = project['tool']['setuptools']['package-data']
   listed = {
-    pathlib.Path(*package.split('.'), name)
-    for package, names in package_data.items()
-    for name in names
+    path.relative_to(ROOT)
+    for package, patterns in package_data.items()
+    for pattern in patterns
+    for path in ROOT.joinpath(*package.split('.')).glob(pattern)
   }
   found = {
     path.relative_to(ROOT)

@@ -41,7 +41,7 @@ _CAPTION = (
 
 def name_runs(names: Iterable[str]) -> dict[str, pathlib.Path]:
   """Returns the paths of runs by the part that tells each from the others."""
-  absolute = [paths.local('workdir', name) for name in names]
+  absolute = [paths.of_run('workdir', name) for name in names]
   common = os.path.commonpath([path.parent for path in absolute])
   return {str(path.relative_to(common)): path for path in absolute}
 

@@ -4,6 +4,7 @@ r"""Writes a trained network for other programs.
         --output=alexnet.safetensors
     python -m alexnet_jax.tools.export --workdir=runs/alexnet@9000 --views=1 \
         --output=alexnet.stablehlo
+    python -m alexnet_jax.tools.export --workdir=runs/alexnet --output=small/
 
 A .safetensors file is a state_dict of the same network in PyTorch; norms and
 pools are those of the run's config. With --names=caffe, its first layer reads
@@ -16,11 +17,17 @@ over --views, and needs nothing but JAX:
     jax.export.deserialize(open('alexnet.stablehlo', 'rb').read()).call(images)
 
 Beside it, alexnet.stablehlo.json has class names, image size, step and views.
+
+An output without a suffix is a directory, a small run: whatever reads a workdir
+reads it, and --config.init_from starts from it. Its one checkpoint has weights
+in float16 and no velocities, a quarter of the size. Networks that ship with the
+package, pretrained:NAME, were made so.
 """
 
 import functools
 import json
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +37,16 @@ from absl import flags
 from alexnet_jax import command_line, errors, paths, train_step, trained
 from alexnet_jax.tools import flags as tool_flags
 from alexnet_jax.weights import torch_layout, torchvision, weight_files
+from alexnet_jax.workdir import checkpoints
 
+# Files of a workdir that belong to a small run.
+_FILES = (
+  'preprocessing.npz',
+  'class_names.txt',
+  'metrics.jsonl',
+  'environment.json',
+  'config.json',
+)
 _PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
 
@@ -115,11 +131,36 @@ def export_program(run: trained.TrainedRun, path: pathlib.Path) -> None:
   path.with_name(f'{path.name}.json').write_text(json.dumps(about) + '\n')
 
 
+def export_run(run: trained.TrainedRun, directory: pathlib.Path) -> None:
+  """Writes a small run, see above.
+
+  Args:
+    run: Run on one device.
+    directory: Absolute path of a directory that is empty or does not exist.
+
+  Raises:
+    UserError: If the directory is in use, or float16 cannot hold the weights.
+  """
+  if directory.exists() and any(directory.iterdir()):
+    raise errors.UserError(
+      f'--output={directory} is in use; give a new directory.'
+    )
+  directory.mkdir(parents=True, exist_ok=True)
+  extra = {'preprocessing': run.preprocessing.digest()}
+  variables = jax.device_get(run.variables)
+  checkpoints.write_weights(directory, run.step, variables, extra)
+  for name in _FILES:  # config.json last: it says that there is a run
+    if (run.workdir / name).exists():
+      shutil.copy(run.workdir / name, directory)
+
+
 def define_flags() -> None:
   """Defines the flags of this tool."""
   tool_flags.define_workdir()
   tool_flags.define_views()
-  tool_flags.define_output(None, 'A .safetensors or .stablehlo file.')
+  tool_flags.define_output(
+    None, 'A .safetensors or .stablehlo file, or a directory.'
+  )
   flags.DEFINE_enum(
     'names',
     'plain',
@@ -134,9 +175,12 @@ def main(_) -> None:
   if not given.output:
     raise errors.UserError('--output is missing; give a path.')
   output = paths.local('--output', given.output)
-  weight_files.check_suffix('output', output, ('.safetensors', '.stablehlo'))
+  if output.suffix:
+    weight_files.check_suffix('output', output, ('.safetensors', '.stablehlo'))
   run = tool_flags.load_run(num_devices=1)
-  if output.suffix == '.stablehlo':
+  if not output.suffix:
+    export_run(run, output)
+  elif output.suffix == '.stablehlo':
     export_program(run, output)
   else:
     export_weights(run, output, given.names)

@@ -9,6 +9,7 @@ from absl import flags
 from alexnet_jax import command_line, errors, paths, trained
 
 FLAGS = flags.FLAGS
+_RUN = 'A run: DIR, DIR@STEP, DIR@best or pretrained:NAME.'
 _PICTURES = ('.png', '.jpg', '.pdf', '.svg')
 _FIELDS = {
   'views': 'eval.views',
@@ -20,7 +21,7 @@ _FIELDS = {
 
 def define_workdir() -> None:
   """Defines the flag --workdir."""
-  flags.DEFINE_string('workdir', None, 'A run: DIR, DIR@STEP, DIR@best.')
+  flags.DEFINE_string('workdir', None, _RUN)
 
 
 def define_output(default: str | None, text: str) -> None:

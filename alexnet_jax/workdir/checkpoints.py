@@ -17,6 +17,8 @@ from typing import Any
 
 import jax
 import numpy as np
+import safetensors
+import safetensors.numpy
 from etils import epy
 from flax import traverse_util
 
@@ -26,6 +28,8 @@ with epy.lazy_imports():  # slow: not at a program's start
   import orbax.checkpoint as ocp
 
 Tree = Any
+# The one checkpoint of a run that was made small, see `write_weights`.
+WEIGHTS = 'weights.safetensors'
 _STATE = 'state'
 _EXTRA = 'extra'
 _REPLACED = '.replaced'
@@ -356,6 +360,77 @@ class Checkpointer:
       self._manager.close()
     if self._replaces:
       self._remove_replaced()
+
+
+def write_weights(
+  workdir: pathlib.Path, step: int, variables: Tree, extra: dict
+) -> None:
+  """Writes the one checkpoint of a run that is no longer trained.
+
+  It has no velocities, and its parameters are rounded to float16: a quarter of
+  the size. `read_weights` reads it.
+
+  Args:
+    workdir: Absolute path of the run.
+    step: Step of the weights.
+    variables: 'params' and 'batch_stats', canonical.
+    extra: JSON values that belong to them.
+
+  Raises:
+    UserError: If a parameter is too large for float16.
+  """
+  leaves = flatten(variables)
+  for name in [name for name in leaves if name.startswith('params/')]:
+    if np.abs(leaves[name]).max() > np.finfo(np.float16).max:
+      raise errors.UserError(
+        f'{name} has numbers that float16 cannot hold; copy the workdir.'
+      )
+    leaves[name] = leaves[name].astype(np.float16)
+  leaves = {name: np.ascontiguousarray(leaf) for name, leaf in leaves.items()}
+  extra = extra | {'step': step}
+  extra |= {'sha256': _digests(leaves, extra)}
+  texts = {_EXTRA: json.dumps(extra)}
+  safetensors.numpy.save_file(leaves, workdir / WEIGHTS, texts)
+
+
+def read_weights(
+  workdir: pathlib.Path, step: int, like: Tree
+) -> tuple[int, Tree, dict]:
+  """Reads and verifies what `write_weights` wrote.
+
+  Args:
+    workdir: Absolute path of the run.
+    step: Step of the weights; 0 or BEST for any.
+    like: Expected variables, arrays or shapes.
+
+  Returns:
+    The step, the variables in float32, and `extra` as `Checkpointer.restore`.
+
+  Raises:
+    UserError: If the weights are of another step or network.
+    DamagedError: If the file is not as it was written.
+  """
+  path = workdir / WEIGHTS
+  try:
+    with safetensors.safe_open(path, 'numpy') as file:
+      leaves = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+      extra = json.loads(file.metadata()[_EXTRA])
+    digests = extra.pop('sha256')
+    is_whole = _digests(leaves, extra) == digests
+  except (*_READ_ERRORS, safetensors.SafetensorError):
+    is_whole = False
+  if not is_whole:
+    raise DamagedError(f'{path} is damaged; install or export it again.')
+  if step not in (0, BEST, extra['step']):
+    raise errors.UserError(
+      f'eval.step={step}: {workdir} has step {extra["step"]} only; give that.'
+    )
+  leaves = {name: leaf.astype(np.float32) for name, leaf in leaves.items()}
+  expected = flatten(like)
+  _compare(path, leaves, expected)
+  ordered = [leaves[name] for name in expected]
+  variables = jax.tree.unflatten(jax.tree.structure(like), ordered)
+  return extra['step'], variables, extra | {'sha256': digests}
 
 
 def _read_files(path: pathlib.Path) -> None:

@@ -222,7 +222,7 @@ def read_config(workdir: pathlib.Path | str) -> ml_collections.ConfigDict:
   Raises:
     UserError: If there is no run.
   """
-  stored = _read_config(paths.local('workdir', workdir))
+  stored = _read_config(paths.of_run('workdir', workdir))
   if stored is None:
     raise errors.UserError(
       f'workdir={workdir} holds no run (no config.json); give the workdir of '
