@@ -157,6 +157,25 @@ def test_bad_files_are_named_and_the_others_predicted(
   assert {line.split()[1] for line in classes} == set(tiny.CLASSES)
 
 
+def test_features_of_pictures_have_paths_and_labels(run, tmp_path, capsys):
+  directory, *_ = run
+  network, output = load(directory), tmp_path / 'f.npz'
+  pictures = directory / 'pictures'
+  alone = pictures / 'more' / '03.png'
+  arguments = [f'--workdir={directory}/run', f'--output={output}']
+  arguments += ['--layer=conv5', '--batch_size=8', str(pictures)]
+  assert run_tool(features, *arguments, str(alone), __file__) == 1
+  assert f'{__file__} cannot be read' in capsys.readouterr().err
+  with np.load(output) as made:
+    files = [str(path) for path in sorted(pictures.rglob('*.png'))]
+    assert made['paths'].tolist() == [*files, str(alone)]
+    assert set(made['labels']) == {'more'}
+    pixels = images(directory, 'validation')
+    expected = network.features(pixels, 'conv5').reshape(len(pixels), -1)
+    expected = np.concatenate([expected, expected[3:4]])
+    np.testing.assert_allclose(made['features'], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize('num_devices', [1, 4])
 def test_features_are_the_networks(run, num_devices):
   directory, config, params = run

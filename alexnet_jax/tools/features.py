@@ -1,14 +1,23 @@
-"""Writes what a layer makes of all images of a split, as a .npy file.
+"""Writes what a layer makes of pictures, or of all images of a split.
 
+    python -m alexnet_jax.tools.features --layer=fc7 --output=f.npz pictures/
     python -m alexnet_jax.tools.features --workdir=runs/alexnet --layer=fc7
 
 Row i is float32 [D], of the centre patch of image i. D counts all towers, one
 after the other; maps are flattened.
+
+Pictures are files, folders, and `-` for a list of files on standard input. The
+.npz file has three arrays: `paths`, `features` [N, D], and `labels`, the name
+of the folder within `pictures/` that a picture is in, or '' if it is in none.
+
+A split's file is a .npy with the features alone.
 """
 
 import hashlib
+import itertools
 import json
 import pathlib
+import sys
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
@@ -21,6 +30,7 @@ from alexnet_jax import atomic, command_line, errors, paths, trained
 from alexnet_jax.data import pipeline, records
 from alexnet_jax.models import alexnet
 from alexnet_jax.tools import flags as tool_flags
+from alexnet_jax.tools import predict
 
 FLAGS = flags.FLAGS
 
@@ -127,22 +137,79 @@ def _write(file: IO[bytes], stream: Iterable[np.ndarray], count: int) -> None:
     file.write(rows.tobytes())
 
 
+def of_pictures(
+  run: trained.TrainedRun,
+  arguments: list[str],
+  layer: str,
+  batch_size: int,
+  failed: list[str],
+) -> dict[str, np.ndarray]:
+  """Returns 'paths' [N], 'features' [N, D] and 'labels' [N] of pictures.
+
+  Args:
+    run: Run on the devices.
+    arguments: Files, folders, and '-', see `predict.find`.
+    layer: Name of the layer.
+    batch_size: Pictures at a time.
+    failed: List that gets the names of what is no picture.
+
+  Raises:
+    UserError: If there is no picture, or the network has no such layer.
+  """
+  run.check_layer(layer)
+  size = run.config.data.image_size
+  pictures = predict.read_all(arguments, size, failed)
+  names, rows = [], []
+  while batch := list(itertools.islice(pictures, batch_size)):
+    made = run.features([x.pixels for x in batch], layer, batch_size)
+    rows.append(made.reshape(len(made), -1))
+    names += [picture.name for picture in batch]
+  if not rows:
+    raise errors.UserError(
+      f'{" ".join(arguments)} has no picture that can be read; give others.'
+    )
+  return {
+    'paths': np.array(names),
+    'features': np.concatenate(rows),
+    'labels': np.array([_label(name, arguments) for name in names]),
+  }
+
+
+def _label(name: str, arguments: list[str]) -> str:
+  """Returns the folder within an argument that a picture is in, or ''."""
+  path = pathlib.Path(name)
+  for argument in arguments:
+    if path.is_relative_to(argument):
+      return ''.join(path.relative_to(argument).parts[:-1][:1])
+  return ''
+
+
 def define_flags() -> None:
   """Defines the flags of this tool."""
-  tool_flags.define_workdir()
+  tool_flags.define_workdir('pretrained:imagenette')
   tool_flags.define_data()
-  tool_flags.define_output('features.npy', 'The file to write.')
+  tool_flags.define_output(None, 'The file to write, features.npz or .npy.')
   flags.DEFINE_string('layer', '', 'Layer; by default the last hidden one.')
   flags.DEFINE_enum('split', 'train', ['train', 'validation'], 'Images.')
 
 
-def main(_) -> None:
+def main(arguments: list[str]) -> None:
   """Writes the features and prints the name of the file."""
-  run, path = tool_flags.load_run(), FLAGS.output
+  run, failed = tool_flags.load_run(), []
   layer = FLAGS.layer or last_hidden(run.config.model)
-  stored(path, run, run.open_data(), layer, FLAGS.split, FLAGS.batch_size)
-  print(path)
+  output = FLAGS.output or f'features.np{"z" if arguments else "y"}'
+  if arguments:
+    made = of_pictures(run, arguments, layer, FLAGS.batch_size, failed)
+    file = paths.local('--output', output)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.replacing(file) as new:
+      np.savez(new, **made)
+  else:
+    prepared = run.open_data()
+    stored(output, run, prepared, layer, FLAGS.split, FLAGS.batch_size)
+  print(output)
+  sys.exit(1 if failed else 0)
 
 
 if __name__ == '__main__':
-  command_line.run(main, define_flags)
+  command_line.run(main, define_flags, takes_arguments=True)

@@ -19,9 +19,9 @@ _FIELDS = {
 }
 
 
-def define_workdir() -> None:
+def define_workdir(default: str | None = None) -> None:
   """Defines the flag --workdir."""
-  flags.DEFINE_string('workdir', None, _RUN)
+  flags.DEFINE_string('workdir', default, _RUN)
 
 
 def define_output(default: str | None, text: str) -> None:
