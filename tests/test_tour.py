@@ -26,7 +26,7 @@ def test_the_tour_runs_and_its_outputs_are_committed():
   cells = json.loads((DOCS / 'tour.ipynb').read_text())['cells']
   code = [cell for cell in cells if cell['cell_type'] == 'code']
   outputs = [output for cell in code for output in cell['outputs']]
-  assert sum('image/png' in output.get('data', {}) for output in outputs) == 5
+  assert sum('image/png' in output.get('data', {}) for output in outputs) == 4
   assert not any(output['output_type'] == 'error' for output in outputs)
   program = '\n'.join([DISPLAY, *(''.join(cell['source']) for cell in code)])
   ran = subprocess.run(
