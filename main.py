@@ -45,7 +45,7 @@ def _evaluate(name: str) -> None:
   if _CONFIG.value is not None:
     overrides = config_flags.get_override_values(flags.FLAGS['config'])
   directory, step = trained.split_name(name)
-  workdir = paths.local('--workdir', directory)
+  workdir = paths.of_run('--workdir', directory)
   named = {} if step is None else {'eval.step': step}
   config = files.evaluation_config(workdir, overrides | named)
   result = evaluate.evaluate_run(config, workdir)

@@ -12,7 +12,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from alexnet_jax import atomic, errors, metrics, multihost, trained
+from alexnet_jax import atomic, errors, metrics, multihost, paths, trained
 from alexnet_jax.data import pipeline, prepare, records
 from alexnet_jax.run import Run
 from alexnet_jax.workdir import files, metrics_file
@@ -113,7 +113,10 @@ def evaluate_run(
 def _record(
   network: trained.TrainedRun, result: dict, totals: metrics.Sums
 ) -> None:
-  """Writes a line of evaluations.jsonl, in place of one of the same kind."""
+  """Writes a line of evaluations.jsonl, in place of one of the same kind.
+
+  Networks that ship with the package are only read.
+  """
   counts = zip(totals['class_examples'], totals['class_errors'], strict=True)
   of_classes = dict(zip(network.class_names, counts, strict=True))
   absent = [name for name, (count, _) in of_classes.items() if not count]
@@ -122,6 +125,8 @@ def _record(
       f"{len(absent)} of the network's {len(of_classes)} classes are not in "
       f'the data: {errors.listed(absent)}.'
     )
+  if paths.is_shipped(network.workdir):
+    return
   data = {'data': network.config.data.name, 'split': network.config.eval.split}
   rates = {name: wrong / n for name, (n, wrong) in of_classes.items() if n}
   row = {**result, **data, 'top1_error_of_class': rates}

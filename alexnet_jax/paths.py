@@ -67,6 +67,11 @@ def of_run(argument: str, text: str | pathlib.Path) -> pathlib.Path:
   return _SHIPPED / name
 
 
+def is_shipped(path: pathlib.Path) -> bool:
+  """Returns whether a path belongs to a network that ships with the package."""
+  return path.is_relative_to(_SHIPPED)
+
+
 def for_checkpoints(argument: str, text: str | pathlib.Path) -> pathlib.Path:
   """Returns the absolute path of a run that is to be written.
 
