@@ -77,7 +77,7 @@ def main(_) -> None:
   """Does what the flags say."""
   _check_flags()
   is_read = _MODE.value == 'eval'
-  find = paths.of_run if is_read else paths.for_checkpoints
+  find = paths.local if is_read else paths.for_checkpoints
   workdir = find('--workdir', _WORKDIR.value)
   # Imported here, so that --help and mistakes do not wait for JAX.
   from alexnet_jax import multihost, train
