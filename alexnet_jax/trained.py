@@ -305,7 +305,9 @@ def _restore(
   The newest or the best checkpoint may be removed before it is read. There is
   a newer one then, and the choice is made again.
   """
-  if (workdir / checkpoints.WEIGHTS).exists():
+  newest = files.newest_step(workdir)
+  # A run that has checkpoints may have an export of this name beside them.
+  if newest is None and (workdir / checkpoints.WEIGHTS).exists():
     return checkpoints.read_weights(workdir, step, like)
   while True:
     newest = files.newest_step(workdir)

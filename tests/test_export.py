@@ -104,6 +104,14 @@ def test_the_program_needs_nothing_but_jax(run, tmp_path):
   assert (about['image_size'], about['views']) == (32, 1)
 
 
+def test_a_file_of_weights_in_the_workdir_is_no_small_run(run):
+  path = run.workdir / 'weights.safetensors'
+  export.export_weights(run, path, 'plain')
+  loaded = trained.read(str(run.workdir), ONE_VIEW)
+  path.unlink()
+  jax.tree.map(np.testing.assert_array_equal, loaded.params, run.params)
+
+
 def test_a_small_run_is_the_run_rounded_to_float16(run, tmp_path):
   small = tmp_path / 'small'
   _tool('export', f'--workdir={run.workdir}', f'--output={small}')
