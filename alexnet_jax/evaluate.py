@@ -13,9 +13,9 @@ import tqdm
 from absl import logging
 
 from alexnet_jax import atomic, errors, metrics, multihost, paths, trained
-from alexnet_jax.data import pipeline, prepare, records
+from alexnet_jax.data import pipeline, records
 from alexnet_jax.run import Run
-from alexnet_jax.workdir import files, metrics_file
+from alexnet_jax.workdir import metrics_file
 
 Tree = Any
 
@@ -95,8 +95,6 @@ def evaluate_run(
   """
   network = trained.restore(config, workdir)
   data = network.open_data()
-  if config.data.name != files.read_config(workdir).data.name:
-    prepare.check_origin(data, config.data.manual_dir)
   totals, _ = evaluate(network.run, network.variables, data, config.eval.split)
   values = metrics.means(totals)
   result = {

@@ -91,9 +91,14 @@ class TrainedRun:
     Classes are matched by name; the data may have fewer than the run.
 
     Raises:
-      UserError: If they are missing, or have classes that the run lacks.
+      UserError: If they are missing or have classes that the run lacks, or
+        another set than the run's was prepared from other files.
     """
-    prepared = prepare.open_or_prepare(self.config.data)
+    data = self.config.data
+    prepared = prepare.open_or_prepare(data)
+    if data.name != files.read_config(self.workdir).data.name:
+      # First: another set's folders may have been mended since.
+      prepare.check_origin(prepared, data.manual_dir)
     validate.check_channels(self.config, prepared)
     unknown = set(prepared.class_names) - set(self.class_names)
     if unknown:

@@ -436,7 +436,11 @@ def test_pictures_of_another_set_are_matched_by_class(
     tiny_config.update_from_flattened_dict(fields)
     tiny_config.model.num_classes = 2
     train.train_and_evaluate(tiny_config, tmp_path / 'new')
-  pictures.write(tmp_path / 'own', {'pink/1.png': paths[0].read_bytes()})
+  pictures.write(tmp_path / 'other', {'pink/1.png': paths[0].read_bytes()})
+  config.data.name = f'test={tmp_path}/other'
+  with pytest.raises(errors.UserError, match='does not know .pink.'):
+    evaluate.evaluate_run(config, workdir)
+  (tmp_path / 'other/pink').rename(tmp_path / 'other/red')
   with pytest.raises(errors.UserError, match='other files than'):
     evaluate.evaluate_run(config, workdir)
 
