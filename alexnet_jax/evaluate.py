@@ -129,15 +129,15 @@ def _record(
   rates = {name: wrong / n for name, (n, wrong) in of_classes.items() if n}
   row = {**result, **data, 'top1_error_of_class': rates}
   path, kind = network.workdir / 'evaluations.jsonl', ('step', 'views', *data)
-  rows = [
-    old
-    for old in metrics_file.parse(path)
-    if any(old.get(name) != row[name] for name in kind)
-  ]
   try:
+    rows = [
+      old
+      for old in metrics_file.parse(path)
+      if any(old.get(name) != row[name] for name in kind)
+    ]
     atomic.write_text(path, metrics_file.dump([*rows, row]))
-  except PermissionError as error:
-    logging.warning('The result is printed only: %s.', error)
+  except (OSError, errors.UserError) as error:
+    logging.warning('The result is printed only: %s', error)
 
 
 def predictions(
