@@ -125,7 +125,8 @@ def train_and_evaluate(
     multihost.log(data.description())
     multihost.log(_introduction(run, data, state))
     state, plateau = run.put_state(state), progress.plateau
-    best = {k: getattr(progress, k) for k in ('best_step', 'best_error')}
+    kept = ('best_step', 'best_error') if config.keep_best else ()
+    best = {name: getattr(progress, name) for name in kept}
     rate_scale = run.put_everywhere(np.float32(plateau.scale))
     num_traced = config.profile_steps if multihost.is_primary() else 0
     with (

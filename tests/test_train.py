@@ -86,9 +86,11 @@ def test_resuming_gives_the_undisturbed_run(data_dir, tmp_path):
   config.train_steps = 7
   train.train_and_evaluate(config, parts)
   # The row at 7 is an evaluation that only the short run has.
-  config.train_steps = 10
+  config.train_steps, config.keep_best = 10, False
   state = train.train_and_evaluate(config, parts)
   runs.assert_same(state, expected)
+  with pytest.raises(errors.UserError, match='no best checkpoint'):
+    trained.read(f'{parts}@best', {})
   extra = {(7, 'validation')}
   rows = [r for r in trial.rows(parts) if (r['step'], r['split']) not in extra]
   assert rows == trial.rows(whole)
