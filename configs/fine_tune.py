@@ -51,7 +51,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     )
   stored = files.read_config(directory)
   config = config_lib.base()
-  for name in ('batch_size', 'model', 'optimizer'):
+  for name in ('batch_size', 'accumulate_steps', 'model', 'optimizer'):
     config[name] = stored[name]
   for name in _OF_THE_RUN:
     config.data[name] = stored.data[name]
