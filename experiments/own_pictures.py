@@ -106,7 +106,7 @@ def _data(workdir: pathlib.Path, seed: int) -> str:
   """Returns the name of the data that a seed trains on."""
   if not _FLAGS.few:
     return _FLAGS.data
-  target = workdir / f'few-{seed}'
+  target = workdir / f'few-{_FLAGS.few}-{seed}'
   folder = paths.local('--data', _FLAGS.data.removeprefix('folder='))
   draw(folder, target, _FLAGS.few, seed)
   return f'folder={target}'
