@@ -87,7 +87,7 @@ def main(_) -> None:
     multihost.initialize(*process)  # before JAX looks at its devices
   command_line.set_up_jax()
   with multihost.shared_fate():
-    if _MODE.value == 'eval':
+    if is_read:
       _evaluate(_WORKDIR.value)
     else:
       train.train_and_evaluate(_CONFIG.value, workdir)
