@@ -193,8 +193,22 @@ def define_flags() -> None:
   flags.DEFINE_enum('split', 'train', ['train', 'validation'], 'Images.')
 
 
+def _check_flags(arguments: list[str]) -> None:
+  if not arguments and not FLAGS['workdir'].present:
+    raise errors.UserError(
+      'there are no pictures; give some, or --workdir for the images of a '
+      "run's data."
+    )
+  if arguments and FLAGS['split'].present:
+    raise errors.UserError(
+      f"--split={FLAGS.split} chooses images of the run's data; leave it out "
+      'where pictures are given.'
+    )
+
+
 def main(arguments: list[str]) -> None:
   """Writes the features and prints the name of the file."""
+  _check_flags(arguments)
   run, failed = tool_flags.load_run(), []
   layer = FLAGS.layer or last_hidden(run.config.model)
   output = FLAGS.output or f'features.np{"z" if arguments else "y"}'
