@@ -397,11 +397,13 @@ def _next_plateau(
 
 def _warn_without_warm_up(config: ml_collections.ConfigDict) -> None:
   """Warns of a large batch at its whole rate from the first step on."""
-  if config.batch_size >= _LARGE_BATCH and not config.schedule.warmup_epochs:
+  schedule = config.schedule
+  if config.batch_size >= _LARGE_BATCH and not schedule.warmup_epochs:
+    other = ' and another schedule.name' * (schedule.name == 'plateau')
     multihost.log(
       f'Warning: batch_size={config.batch_size} but schedule.warmup_epochs=0. '
       'Published runs of such batches climb to their rate in 2 to 10 epochs; '
-      'give --config.schedule.warmup_epochs=5.'
+      f'in a new workdir, give --config.schedule.warmup_epochs=5{other}.'
     )
 
 

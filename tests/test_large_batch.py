@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from alexnet_jax import errors, optim, parallel, train, train_step
-from alexnet_jax.workdir import metrics_file
+from alexnet_jax.workdir import files, metrics_file
 from experiments import large_batch
 from experiments.sweeps import experiment, program, runner
 from tests import in_memory, runs, tiny
@@ -240,3 +240,11 @@ def test_each_method_is_compared_at_its_best_rate(tmp_path, monkeypatch):
   )
   assert len(rows) == 3 + 3 * len(large_batch.RATES) - 1
   assert (tmp_path / 'curves.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_an_evaluation_has_the_batch_that_is_given(tmp_path):
+  config = config_of(batch_size=8, accumulate_steps=2)
+  (tmp_path / 'config.json').write_text(config.to_json())
+  evaluated = files.evaluation_config(tmp_path, {'batch_size': 4})
+  assert (evaluated.batch_size, evaluated.accumulate_steps) == (4, 1)
+  assert files.evaluation_config(tmp_path, {}).accumulate_steps == 2

@@ -265,4 +265,6 @@ def evaluation_config(
         f'{", ".join(config_lib.OF_EVALUATION)} may be given.'
       )
     config.update_from_flattened_dict({name: value})
+  if 'batch_size' in overrides:  # as given, not in the parts of training
+    config.accumulate_steps = 1
   return config
