@@ -570,7 +570,9 @@ def _config(run, monkeypatch):
 def test_all_ablations_are_in_one_of_the_tables():
   programs = {path.stem for path in ROOT.glob('experiments/ablation_*.py')}
   assert programs == ablations.EXPERIMENTS.keys()
-  parts = [ablations.EXPERIMENTS[name] for name in programs - TOGETHER.keys()]
+  # `ablation_pictures` tries rows of these tables on other pictures.
+  names = programs - TOGETHER.keys() - {'ablation_pictures'}
+  parts = [ablations.EXPERIMENTS[name] for name in names]
   variants = []
   for name, count in TOGETHER.items():
     experiment = ablations.EXPERIMENTS[name]
