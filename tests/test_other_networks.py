@@ -196,8 +196,8 @@ def test_small_images_are_refused_by_name(data_dir, tmp_path):
     train.train_and_evaluate(config, tmp_path / 'run')
 
 
-def test_every_network_is_described():
-  for name in models.VARIANTS:
+def test_every_kind_of_network_is_described():
+  for name in ('lenet5', 'vgg16', 'googlenet', 'resnet18', 'efficientnet_b0'):
     config = config_lib.base()
     models.set_network(config, name)
     config.data.crop_size = 32 if name.startswith('lenet') else 224
