@@ -1,4 +1,4 @@
-r"""AlexNet at half its width, on pictures of half its size: hours on a CPU.
+r"""AlexNet at half its width, on pictures of half its size: for a CPU.
 
     python main.py --config=configs/alexnet_half.py:folder=/my/pictures \
         --workdir=runs/half
@@ -9,8 +9,9 @@ sixteenth of the multiply-adds. It has He's initialisation and inputs of about
 unit variance in place of the paper's sigma .01 and biases of 1, which need many
 more steps to leave chance. The schedule is for some 10,000 pictures.
 
-Expected: see `experiments.ablation_pictures`, whose baseline it is. Time on
-Imagenette's 9,469 pictures: about 10 minutes on 2 CPU cores without AVX-512.
+Expected on Imagenette's 9,469 pictures: validation top-1 error 0.289 +- 0.005,
+one view, three seeds (`experiments.ablation_pictures`). Time: 14 minutes on one
+CPU core without AVX-512.
 """
 
 import ml_collections

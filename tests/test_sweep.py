@@ -474,6 +474,7 @@ def test_rows_are_of_the_results_in_their_order():
     ('ablation_network', 'ablation_network', 'cifar10'),
     ('ablation_overfitting', 'ablation_overfitting', 'cifar10'),
     ('imagenette_network', 'ablation_network', 'folder=imagenette128'),
+    ('imagenette_half', 'ablation_pictures', 'folder=imagenette128'),
     ('lrn_cifar10', 'lrn_cifar10', ''),
   ],
 )
