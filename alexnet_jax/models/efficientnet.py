@@ -76,7 +76,7 @@ class EfficientNet(_Part):
   ) -> jax.Array:
     fields = self.config.efficientnet
     stride = fields.stem_stride
-    x = self.conv_norm('stem', images, fields.stem, 3, train, strides=stride)
+    x = self.conv_norm('stem', images, fields.stem, 3, train, stride=stride)
     x = nn.swish(x)
     for stage in range(1, len(fields.stages) + 1):
       part = (self.config, self.towers, stage)
@@ -130,8 +130,8 @@ class Block(_Part):
     wide, y = expansion * inputs, x
     if expansion > 1:
       y = nn.swish(self.conv_norm('expand', y, wide, 1, train))
-    options = {'strides': stride, 'kernel_init': _DEPTHWISE_INIT}
-    options['feature_group_count'] = wide
+    options = {'stride': stride, 'kernel_init': _DEPTHWISE_INIT}
+    options['depthwise'] = True
     y = self.conv_norm('depthwise', y, wide, kernel, train, **options)
     y = self._weigh(nn.swish(y), max(1, inputs // 4))
     y = self.conv_norm('project', y, width, 1, train)

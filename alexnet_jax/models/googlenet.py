@@ -100,7 +100,7 @@ class GoogLeNet(_Part):
     """Returns maps of an eighth of the side, or of the side of small images."""
     if self.config.googlenet.small_images:
       return self.conv_relu('conv1', images, 192, 3, train)
-    x = self.conv_relu('conv1', images, 64, 7, train, strides=2)
+    x = self.conv_relu('conv1', images, 64, 7, train, stride=2)
     x = _lrn(_pool(x, 'pool1'))
     x = self.conv_relu('conv2_reduce', x, 64, 1, train)
     x = self.conv_relu('conv2', x, 192, 3, train)

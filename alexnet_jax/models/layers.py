@@ -200,7 +200,7 @@ class _PoolGeometry:
   def slices(self, x: jax.Array, fill: float) -> list[jax.Array]:
     """Returns each place's values in all windows: arrays [N, H', W', C]."""
     x = lax.pad(x, jnp.asarray(fill, x.dtype), self._padding(1))
-    return _place_slices(x, self.size, self.stride, self.counts)
+    return place_slices(x, self.size, self.stride, self.counts)
 
   def scatter(self, shares: Iterable[jax.Array]) -> jax.Array:
     """Sums each place's share into the input: the transpose of `slices`."""
@@ -222,7 +222,7 @@ def _places(size: int) -> list[tuple[int, int]]:
   return list(itertools.product(range(size), repeat=2))
 
 
-def _place_slices(
+def place_slices(
   x: jax.Array, size: int, stride: int, counts: tuple[int, int]
 ) -> list[jax.Array]:
   """Returns each place's values in all windows: arrays [N, H', W', C]."""
@@ -404,7 +404,7 @@ def convolve_locally(
     [N, H', W', F].
   """
   x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
-  places = _place_slices(x, side, stride, kernel.shape[:2])
+  places = place_slices(x, side, stride, kernel.shape[:2])
   patches = jnp.stack(places, axis=-1)  # [N, H', W', C, k * k]
   patches = patches.reshape(*patches.shape[:3], -1)
   return jnp.einsum('nhwp,hwpf->nhwf', patches, kernel)

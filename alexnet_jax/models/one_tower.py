@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from alexnet_jax import parallel
-from alexnet_jax.models import batch_norm, layers
+from alexnet_jax.models import batch_norm, convolution, layers
 
 
 class OneTower(nn.Module):
@@ -30,16 +30,12 @@ class OneTower(nn.Module):
   def conv(
     self, name: str, x: jax.Array, features: int, kernel: int, **options
   ) -> jax.Array:
-    """Convolves with kernel x kernel filters; `options` are those of nn.Conv.
+    """Convolves with kernel x kernel filters; `options` are those of Conv.
 
     By default it pads maps by kernel // 2 on all sides.
     """
-    options = {'padding': kernel // 2, 'strides': 1} | options
-    size = (kernel, kernel)
-    layer = nn.Conv(
-      features, size, dtype=self.config.dtype, **options, name=name
-    )
-    return layer(x)
+    options = {'padding': kernel // 2, 'dtype': self.config.dtype} | options
+    return convolution.Conv(features, kernel, **options, name=name)(x)
 
   def dense(
     self, name: str, x: jax.Array, features: int, **options

@@ -63,9 +63,7 @@ class ResNet(one_tower.OneTower):
     resnet = self.config.resnet
     large = resnet.stem == 'imagenet'
     kernel, stride = (7, 2) if large else (3, 1)
-    x = self.conv(
-      'conv1', images, resnet.width, kernel, strides=stride, **_INIT
-    )
+    x = self.conv('conv1', images, resnet.width, kernel, stride=stride, **_INIT)
     x = nn.relu(self.batch_norm('bn1', x, train))
     if large:
       x = one_tower.max_pool(x, 'the pool', size=3, stride=2, padding=1)
@@ -111,7 +109,7 @@ class Block(one_tower.OneTower):
     for number, (width, kernel, stride) in enumerate(rows, 1):
       is_last = number == len(rows)
       scale = 0 if is_last and self.config.resnet.zero_gamma else 1
-      y = self.conv(f'conv{number}', y, width, kernel, strides=stride, **_INIT)
+      y = self.conv(f'conv{number}', y, width, kernel, stride=stride, **_INIT)
       init = nn.initializers.constant(scale)
       y = self.batch_norm(f'bn{number}', y, train, scale_init=init)
       y = y if is_last else nn.relu(y)
@@ -132,5 +130,5 @@ class Block(one_tower.OneTower):
     if self.config.resnet.shortcut == 'A':
       x = x[:, ::stride, ::stride]
       return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more)))
-    x = self.conv('shortcut_conv', x, width, 1, strides=stride, **_INIT)
+    x = self.conv('shortcut_conv', x, width, 1, stride=stride, **_INIT)
     return self.batch_norm('shortcut_bn', x, train)
