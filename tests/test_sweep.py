@@ -17,14 +17,17 @@ from ml_collections import config_flags
 
 from alexnet_jax import errors, train_step
 from alexnet_jax.run import count_steps
-from experiments import ablations, lrn_cifar10, own_pictures, sweep
+from experiments import ablations, large_batch, lrn_cifar10, own_pictures, sweep
 from experiments.sweeps import program, runner, table
 from experiments.sweeps.experiment import Experiment, Variant, plan
 from tests import pictures
 from tests.runs import config_of
 
 ROOT = pathlib.Path(__file__).parents[1]
-EXPERIMENTS = ablations.EXPERIMENTS | {'lrn_cifar10': lrn_cifar10.EXPERIMENT}
+EXPERIMENTS = ablations.EXPERIMENTS | {
+  'large_batch': large_batch.EXPERIMENT,
+  'lrn_cifar10': lrn_cifar10.EXPERIMENT,
+}
 TOGETHER = {'ablation_network': 12, 'ablation_overfitting': 5}
 # A training of ten steps, which resumes. One variant fails. With STOP_AT in the
 # environment it ends at this step as after SIGTERM.
@@ -475,6 +478,7 @@ def test_rows_are_of_the_results_in_their_order():
     ('ablation_overfitting', 'ablation_overfitting', 'cifar10'),
     ('imagenette_network', 'ablation_network', 'folder=imagenette128'),
     ('imagenette_half', 'ablation_pictures', 'folder=imagenette128'),
+    ('large_batch', 'large_batch', 'cifar10'),
     ('lrn_cifar10', 'lrn_cifar10', ''),
   ],
 )
