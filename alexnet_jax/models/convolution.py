@@ -1,9 +1,9 @@
 """The convolution of the networks with one column, in forms that suit CPUs.
 
-On CPUs XLA takes 10 to 60 times as long as it needs for depthwise convolutions
-and for those whose kernel is larger than the map (3x3 on maps of 2 pixels, with
-512 channels: 781 ms for 32 images, here 12, on a core of an AMD EPYC). Here
-these are sums of products, one for each place of the kernel.
+On CPUs XLA is slow at depthwise convolutions, and at those whose kernel is
+larger than the map, such as 3x3 on 2x2 pixels. Here these are sums of products,
+one for each place of the kernel. `experiments.benchmarks.step` measures what
+that gains.
 """
 
 import flax.linen as nn
@@ -55,20 +55,18 @@ class Conv(nn.Module):
       pairs = lax.padtype_to_pads(x.shape[1:3], sides, strides, 'SAME')
       padding = tuple(map(tuple, pairs))
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    y = convolve(x, kernel, self.stride, padding)
+    y = _convolve(x, kernel, self.stride, padding)
     if not self.use_bias:
       return y
     bias = self.param('bias', self.bias_init, (self.features,))
     return y + bias.astype(self.dtype)
 
 
-def convolve(
+def _convolve(
   x: jax.Array, kernel: jax.Array, stride: int, padding: Padding
 ) -> jax.Array:
-  """Convolves [N, H, W, C] with [k, k, C, F], or with [k, k, 1, C]."""
-  is_depthwise = kernel.shape[2] < x.shape[-1]
-  is_slow = is_depthwise or len(kernel) > min(x.shape[1:3])
-  if is_slow and jax.default_backend() == 'cpu':
+  """Convolves [N, H, W, C] with [k, k, C, F] or, depthwise, [k, k, 1, C]."""
+  if _is_slow(x, kernel):
     return _convolve_by_places(x, kernel, stride, padding)
   return lax.conv_general_dilated(
     x,
@@ -78,6 +76,14 @@ def convolve(
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     feature_group_count=x.shape[-1] // kernel.shape[2],
   )
+
+
+def _is_slow(x: jax.Array, kernel: jax.Array) -> bool:
+  """Returns whether XLA's own convolution is far from what a CPU can do."""
+  is_depthwise = kernel.shape[2] < x.shape[-1]
+  is_larger_than_map = len(kernel) > min(x.shape[1:3])
+  on_cpu = jax.default_backend() == 'cpu'
+  return on_cpu and (is_depthwise or is_larger_than_map)
 
 
 def _convolve_by_places(x, kernel, stride, padding):

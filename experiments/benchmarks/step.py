@@ -92,6 +92,9 @@ def _without(names: Iterable[str]) -> list[list[Contender]]:
   return [[_OURS, *others[i : i + 4]] for i in range(0, len(others), 4)]
 
 
+_PLACES = [_OURS, Contender(tricks.PLACES, options={'without': tricks.PLACES})]
+
+
 def _by_devices() -> list[Contender]:
   return [
     Contender(
@@ -109,7 +112,7 @@ class Section:
 
   Attributes:
     title: Headline in the report.
-    config: File of configs/.
+    config: File of configs/, or FILE:DATA.
     groups: Contenders that take turns. Groups follow one another, because
       memory does not hold all.
     overrides: Fields of all configs, by dotted name.
@@ -153,6 +156,20 @@ SECTIONS = {
     'One trick less: CIFAR-10 conv-local net',
     'cifar10_lrn',
     _without(tricks.OF_CONV_LOCAL),
+    {},
+    (_TRAIN,),
+  ),
+  'ablation_vgg16': Section(
+    'One trick less: VGG-16 of 32 pixels',
+    'vgg16:cifar10',
+    [_PLACES],
+    {},
+    (_TRAIN,),
+  ),
+  'ablation_efficientnet_b0': Section(
+    'One trick less: EfficientNet-B0 of 32 pixels',
+    'efficientnet_b0:cifar10',
+    [_PLACES],
     {},
     (_TRAIN,),
   ),
@@ -214,7 +231,8 @@ def _measure(section: Section) -> dict:
 
 def _process(contender: Contender, section: Section) -> contest.Contender:
   """Returns the process of a contender."""
-  config = importlib.import_module(f'configs.{section.config}').get_config()
+  name, *data = section.config.split(':')
+  config = importlib.import_module(f'configs.{name}').get_config(*data)
   config.seed = flags.FLAGS.seed
   config.batch_size = flags.FLAGS.batch_size
   config.update_from_flattened_dict(section.overrides | contender.overrides)

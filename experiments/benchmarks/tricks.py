@@ -4,10 +4,11 @@ import contextlib
 from unittest import mock
 
 from alexnet_jax import parallel
-from alexnet_jax.models import layers
+from alexnet_jax.models import convolution, layers
 from tests import reference
 
 NOT_DONATED = 'state not donated'
+PLACES = 'small and depthwise convolutions left to XLA'
 _LOCAL = "local layers by JAX's own"
 _DERIVED_NORM = 'response norm differentiated by JAX'
 _POOLS = 'pools by reduce_window'
@@ -15,7 +16,7 @@ _BIASES = 'sums of biases left to XLA'
 _READ_TWICE = 'what is read twice left to XLA'
 _OPTIONS = 'no compiler options'
 
-# Name -> functions of `layers` (or `parallel`) and their replacements.
+# Name -> functions and their replacements.
 _REPLACED = {
   'towers as groups of one convolution': {
     'convolve_towers': reference.convolve_towers
@@ -39,21 +40,23 @@ _REPLACED = {
   _POOLS: {'pool': reference.pool},
   _BIASES: {'add_bias': reference.add_bias},
   _READ_TWICE: {'_stored': lambda x: x},
+  PLACES: {'_is_slow': lambda x, kernel: False},
   _OPTIONS: {'compiler_options': lambda deterministic: {}},
   NOT_DONATED: {},
 }
 
-OF_ALEXNET = [name for name in _REPLACED if name != _LOCAL]
-OF_CONV_LOCAL = [_LOCAL, _DERIVED_NORM, _POOLS, _BIASES, _READ_TWICE, _OPTIONS]
+OF_ALEXNET = [name for name in _REPLACED if name not in (_LOCAL, PLACES)]
+OF_CONVPLACES = 'small and depthwise convolutions left to XLA'
+_LOCAL = [_LOCAL, _DERIVED_NORM, _POOLS, _BIASES, _READ_TWICE, _OPTIONS]
 
 
 def left_out(name: str) -> contextlib.AbstractContextManager:
   """Returns a context in which a program is traced without one trick.
 
   Args:
-    name: One of `OF_ALEXNET` or `OF_CONV_LOCAL`; '' for all tricks.
+    name: `PLACES`, or of `OF_ALEXNET` or `OF_CONV_LOCAL`; '' for all tricks.
   """
-  module = parallel if name == _OPTIONS else layers
+  module = {_OPTIONS: parallel, PLACES: convolution}.get(name, layers)
   replaced = _REPLACED[name] if name else {}
   if not replaced:
     return contextlib.nullcontext()
