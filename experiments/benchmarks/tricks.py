@@ -46,8 +46,7 @@ _REPLACED = {
 }
 
 OF_ALEXNET = [name for name in _REPLACED if name not in (_LOCAL, PLACES)]
-OF_CONVPLACES = 'small and depthwise convolutions left to XLA'
-_LOCAL = [_LOCAL, _DERIVED_NORM, _POOLS, _BIASES, _READ_TWICE, _OPTIONS]
+OF_CONV_LOCAL = [_LOCAL, _DERIVED_NORM, _POOLS, _BIASES, _READ_TWICE, _OPTIONS]
 
 
 def left_out(name: str) -> contextlib.AbstractContextManager:
