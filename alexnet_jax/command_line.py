@@ -15,6 +15,9 @@ from absl import app, flags, logging
 
 from alexnet_jax import errors
 
+# TensorFlow would import Keras and Matplotlib, a second that nothing here needs.
+os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
+
 Main = Callable[[list[str]], None]
 # JAX's options that numbers and types depend on, or that not every program of
 # ours can run with, and their defaults. JAX_ENABLE_X64=1 sets the first, and so
