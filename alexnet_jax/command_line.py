@@ -15,7 +15,7 @@ from absl import app, flags, logging
 
 from alexnet_jax import errors
 
-# TensorFlow would import Keras and Matplotlib, a second that nothing here needs.
+# Else TensorFlow imports Keras and Matplotlib: a second that nothing needs.
 os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
 Main = Callable[[list[str]], None]
