@@ -1,5 +1,6 @@
 """Frame of every program: flags, quiet libraries, one-sentence errors."""
 
+import atexit
 import contextlib
 import errno
 import os
@@ -9,7 +10,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
@@ -80,11 +81,30 @@ def run(
   for name in set(flags.FLAGS) - known:  # --help shows a program's key flags
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
   guarded = guard(main, takes_arguments=takes_arguments)
-  with _quiet_without_reader(), one_sentence():
-    try:
-      app.run(guarded, flags_parser=parse_flags)
-    finally:
-      sys.stdout.flush()  # its errors are reported like those of `main`
+  try:
+    with _quiet_without_reader(), one_sentence():
+      try:
+        app.run(guarded, flags_parser=parse_flags)
+      finally:
+        sys.stdout.flush()  # its errors are reported like those of `main`
+  except SystemExit as end:
+    if not end.code:
+      raise
+    _end_without_readers(end.code)
+
+
+def _end_without_readers(code: int | str) -> NoReturn:
+  """Ends the process as `sys.exit` does, but frees nothing.
+
+  TensorFlow would free a reader of data that was stopped half-way with Python's
+  lock held, and wait for its threads, which may wait for that lock for ever.
+  """
+  if isinstance(code, str):
+    print(code, file=sys.stderr)
+    code = 1
+  atexit._run_exitfuncs()
+  sys.stderr.flush()
+  os._exit(code)
 
 
 def _print_unraisable(unraisable: Any) -> None:

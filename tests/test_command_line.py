@@ -127,3 +127,28 @@ def test_devices_that_are_not_there_are_named(monkeypatch):
   monkeypatch.setattr(jax, 'devices', raise_as_jax_does)
   with pytest.raises(errors.UserError, match="JAX_PLATFORMS=cpu .*'tpu': no l"):
     command_line.set_up_jax()
+
+
+# Readers that are at work when the program ends.
+_HALF_WAY = """
+import time
+import tensorflow as tf
+from alexnet_jax import command_line, errors
+def read(number):
+  time.sleep(0.3)
+  return number
+def main(_):
+  dataset = tf.data.Dataset.range(1000).map(
+    lambda number: tf.numpy_function(read, [number], tf.int64), 2
+  )
+  reader = dataset.prefetch(2).as_numpy_iterator()
+  next(reader)
+  raise errors.UserError('enough')
+command_line.run(main)
+"""
+
+
+def test_a_program_ends_while_data_are_read():
+  ended = _run(_HALF_WAY, '', stdout=subprocess.PIPE, timeout=100)
+  assert ended.stderr.splitlines()[-1] == 'error: enough'
+  assert ended.returncode == 1
