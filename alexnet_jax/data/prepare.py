@@ -166,7 +166,8 @@ def open_or_prepare(data: ml_collections.ConfigDict) -> records.PreparedSet:
   if prepared.image_size != data.image_size:
     raise errors.UserError(
       f'data.image_size={data.image_size} but {prepared.directory} holds '
-      f'images of {prepared.image_size}: give that size, or another data.dir.'
+      f'images of {prepared.image_size}: give that size, or another directory, '
+      f'such as --config.data.dir=data{data.image_size}/.'
     )
   for warning in prepared.warnings():
     logging.warning(warning)
