@@ -6,6 +6,8 @@ one for each place of the kernel. `experiments.benchmarks.step` measures what
 that gains.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from jax import lax
 from alexnet_jax.models import layers
 
 # Zeros (before, after) the rows and the columns.
-Padding = tuple[tuple[int, int], tuple[int, int]]
+Padding = Sequence[tuple[int, int]]
 
 
 class Conv(nn.Module):
@@ -49,11 +51,10 @@ class Conv(nn.Module):
     kernel = self.param(
       'kernel', self.kernel_init, (*sides, channels, self.features)
     )
-    padding = ((self.padding, self.padding),) * 2
+    padding = [(self.padding, self.padding)] * 2
     if self.padding == 'SAME':
       strides = (self.stride, self.stride)
-      pairs = lax.padtype_to_pads(x.shape[1:3], sides, strides, 'SAME')
-      padding = tuple(map(tuple, pairs))
+      padding = lax.padtype_to_pads(x.shape[1:3], sides, strides, 'SAME')
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     y = _convolve(x, kernel, self.stride, padding)
     if not self.use_bias:
@@ -86,7 +87,9 @@ def _is_slow(x: jax.Array, kernel: jax.Array) -> bool:
   return on_cpu and (is_depthwise or is_larger_than_map)
 
 
-def _convolve_by_places(x, kernel, stride, padding):
+def _convolve_by_places(
+  x: jax.Array, kernel: jax.Array, stride: int, padding: Padding
+) -> jax.Array:
   """Adds up what each place of the kernel reads, times its weights."""
   x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
   counts = [(length - len(kernel)) // stride + 1 for length in x.shape[1:3]]

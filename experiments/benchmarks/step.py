@@ -92,9 +92,6 @@ def _without(names: Iterable[str]) -> list[list[Contender]]:
   return [[_OURS, *others[i : i + 4]] for i in range(0, len(others), 4)]
 
 
-_PLACES = [_OURS, Contender(tricks.PLACES, options={'without': tricks.PLACES})]
-
-
 def _by_devices() -> list[Contender]:
   return [
     Contender(
@@ -162,14 +159,14 @@ SECTIONS = {
   'ablation_vgg16': Section(
     'One trick less: VGG-16 of 32 pixels',
     'vgg16:cifar10',
-    [_PLACES],
+    _without([tricks.PLACES]),
     {},
     (_TRAIN,),
   ),
   'ablation_efficientnet_b0': Section(
     'One trick less: EfficientNet-B0 of 32 pixels',
     'efficientnet_b0:cifar10',
-    [_PLACES],
+    _without([tricks.PLACES]),
     {},
     (_TRAIN,),
   ),
