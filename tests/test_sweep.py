@@ -384,7 +384,7 @@ def test_a_fixed_field_undoes_no_grid(tmp_path, monkeypatch, flag):
 
 
 def _row(values):
-  return table.Row('x', dict(enumerate(values)), (), (), None, '')
+  return table.Row('x', dict(enumerate(values)), (), (), None, '', False)
 
 
 BASELINE = _row([0.30, 0.28, 0.29])
@@ -427,10 +427,9 @@ def test_a_verdict_is_where_the_interval_lies(
 ):
   rows = [
     dataclasses.replace(BASELINE, published=0.4),
-    dataclasses.replace(_row(values), published=published),
+    dataclasses.replace(_row(values), published=published, is_worse=worse),
   ]
-  experiment = dataclasses.replace(EXPERIMENT, others_are_worse=worse)
-  text = table.markdown(experiment, rows, '')
+  text = table.markdown(EXPERIMENT, rows, '')
   (line,) = [line for line in text.splitlines() if line.startswith('| x')][1:]
   assert line.endswith(f'| {verdict} |')
 

@@ -53,6 +53,7 @@ class Contender:
     options: Arguments of its Step, beside config and batch.
     overrides: Fields of the config, by dotted name.
     environment: Variables of its process.
+    config: Config as `Section` has it, or '' for that of the section.
     only_on: 'gpu' or 'cpu' if it takes part on that alone.
   """
 
@@ -61,6 +62,7 @@ class Contender:
   options: dict = dataclasses.field(default_factory=dict)
   overrides: dict = dataclasses.field(default_factory=dict)
   environment: dict = dataclasses.field(default_factory=dict)
+  config: str = ''
   only_on: str = ''
 
 
@@ -90,6 +92,13 @@ def _without(names: Iterable[str]) -> list[list[Contender]]:
   malloc = {'GLIBC_TUNABLES': ''}
   others.append(Contender('default malloc', environment=malloc))
   return [[_OURS, *others[i : i + 4]] for i in range(0, len(others), 4)]
+
+
+def _relatives() -> list[Contender]:
+  configs = (
+    'alexnet lenet5 vgg16 vgg19 googlenet resnet18 resnet50 efficientnet_b0'
+  )
+  return [Contender(name, config=name) for name in configs.split()]
 
 
 def _by_devices() -> list[Contender]:
@@ -170,6 +179,12 @@ SECTIONS = {
     {},
     (_TRAIN,),
   ),
+  'relatives': Section(
+    'Eight networks, 224 pixels, bfloat16',
+    'alexnet',
+    [_relatives()],
+    {'model.dtype': 'bfloat16', 'data.channels': 3, 'data.crop_size': 224},
+  ),
   'devices': Section(
     'By number of virtual devices', 'alexnet', [_by_devices()], {}, (_TRAIN,)
   ),
@@ -228,7 +243,7 @@ def _measure(section: Section) -> dict:
 
 def _process(contender: Contender, section: Section) -> contest.Contender:
   """Returns the process of a contender."""
-  name, *data = section.config.split(':')
+  name, *data = (contender.config or section.config).split(':')
   config = importlib.import_module(f'configs.{name}').get_config(*data)
   config.seed = flags.FLAGS.seed
   config.batch_size = flags.FLAGS.batch_size

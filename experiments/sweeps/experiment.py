@@ -27,6 +27,8 @@ class Variant:
     config: Base config, or '' for the experiment's.
     start: Variant whose weights, with the same seed, are the start; '' for
       none.
+    is_worse: Whether the claim is that its error is higher than that of the
+      first variant, where no number was published.
   """
 
   overrides: Overrides = dataclasses.field(default_factory=dict)
@@ -36,6 +38,7 @@ class Variant:
   source: str = ''
   config: str = ''
   start: str = ''
+  is_worse: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +57,6 @@ class Experiment:
     pictures: Fields of a short recipe at full width for `folder=PATH`, or None
       if there is no such recipe.
     seeds: Seeds of each variant.
-    others_are_worse: Whether the claim is that all variants but the first have
-      a higher error, where no number was published.
     measure: Function of a finished run's workdir that returns further fields of
       its row in results.jsonl, or None.
     report: Function of the rows and the name of the data that returns the text
@@ -71,7 +72,6 @@ class Experiment:
   small: Mapping[str, Overrides] = dataclasses.field(default_factory=dict)
   pictures: Overrides | None = None
   seeds: Sequence[int] = (0, 1, 2)
-  others_are_worse: bool = False
   measure: Callable[[pathlib.Path], runner.Result] | None = None
   report: Callable[..., tuple[str, figures.Figure]] | None = None
 

@@ -42,6 +42,7 @@ class Row:
     failures: Reasons why the other runs have no result.
     published: Published top-1 error, or None, see `Variant`.
     source: Where that number was published, or ''.
+    is_worse: Whether it is claimed to be worse, see `Variant`.
   """
 
   variant: str
@@ -50,6 +51,7 @@ class Row:
   failures: tuple[str, ...]
   published: float | None
   source: str
+  is_worse: bool
 
   @property
   def mean(self) -> float:
@@ -103,6 +105,7 @@ def _row(
     tuple(f'seed {r["seed"]}: {r["reason"]}' for r in failed),
     variant.published,
     variant.source,
+    variant.is_worse,
   )
 
 
@@ -183,18 +186,13 @@ def markdown(experiment: Experiment, table: Sequence[Row], data: str) -> str:
   failures = [
     f'- {row.variant}, {failure}' for row in table for failure in row.failures
   ]
-  known = any(row.published is not None for row in table)
-  has_claims = known or experiment.others_are_worse
+  has_claims = any(row.published or row.is_worse for row in table)
   head = _HEAD if has_claims else _HEAD[:-3]
   sources = [f'- {row.variant}: {row.source}' for row in table if row.source]
   parts = [
     experiment.claim,
     tables.markdown(
-      head,
-      [
-        _cells(row, baseline, experiment.others_are_worse)[: len(head)]
-        for row in table
-      ],
+      head, [_cells(row, baseline)[: len(head)] for row in table]
     ),
     'Training errors are of the last epoch, with the dropout and augmentation '
     'that it had.',
@@ -232,7 +230,7 @@ def _about_intervals(table: Sequence[Row]) -> list[str]:
   ][: 1 if math.isnan(smallest) else 2]
 
 
-def _cells(row: Row, baseline: Row, is_worse: bool) -> list[str]:
+def _cells(row: Row, baseline: Row) -> list[str]:
   errors = map(_number, (row.mean, row.std, _mean(row.training)))
   ours = [row.variant, *errors, str(len(row.values))]
   published = _number(row.published)
@@ -240,7 +238,7 @@ def _cells(row: Row, baseline: Row, is_worse: bool) -> list[str]:
     return [*ours, '', '', published, '', '']
   paired = differences(row, baseline)
   known = row.published is not None and baseline.published is not None
-  theirs = row.published - baseline.published if known else float(is_worse)
+  theirs = row.published - baseline.published if known else float(row.is_worse)
   return [
     *ours,
     *difference_cells(paired),
