@@ -1,4 +1,4 @@
-r"""The paper's claims on real pictures, at half of the network's width.
+r"""The paper's claims on real pictures, at the paper's width: for a GPU.
 
 python -m experiments.ablation_pictures --workdir=runs/pictures \
     --data=folder=/my/imagenette
