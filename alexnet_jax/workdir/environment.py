@@ -25,7 +25,7 @@ _PACKAGES = (
 _VARIABLES = (
   'CUDA_',
   'JAX_',
-  'NVIDIA_',
+  'NVIDIA_TF32_OVERRIDE',
   'OMP_',
   'TF_ENABLE_',
   'TF_XLA_',

@@ -201,9 +201,8 @@ def markdown(experiment: Experiment, table: Sequence[Row], data: str) -> str:
   if has_claims:
     parts.append(_ABOUT_VERDICTS)
   if data not in ('', experiment.data):
-    parts.append(
-      f'Trained on {data}; published numbers are of {experiment.data}.'
-    )
+    published = f'; published numbers are of {experiment.data}'
+    parts.append(f'Trained on {data}{published if has_claims else ""}.')
   if sources:
     parts.append('Published:\n\n' + '\n'.join(sources))
   if failures:
