@@ -17,7 +17,14 @@ from ml_collections import config_flags
 
 from alexnet_jax import errors, train_step
 from alexnet_jax.run import count_steps
-from experiments import ablations, large_batch, lrn_cifar10, own_pictures, sweep
+from experiments import (
+  ablations,
+  large_batch,
+  lrn_cifar10,
+  own_pictures,
+  relatives,
+  sweep,
+)
 from experiments.sweeps import program, runner, table
 from experiments.sweeps.experiment import Experiment, Variant, plan
 from tests import pictures
@@ -27,6 +34,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 EXPERIMENTS = ablations.EXPERIMENTS | {
   'large_batch': large_batch.EXPERIMENT,
   'lrn_cifar10': lrn_cifar10.EXPERIMENT,
+  'own_pictures': own_pictures.EXPERIMENT,
+  'relatives': relatives.EXPERIMENT,
 }
 TOGETHER = {'ablation_network': 12, 'ablation_overfitting': 5}
 # A training of ten steps, which resumes. One variant fails. With STOP_AT in the
@@ -475,10 +484,12 @@ def test_rows_are_of_the_results_in_their_order():
   [
     ('ablation_network', 'ablation_network', 'cifar10'),
     ('ablation_overfitting', 'ablation_overfitting', 'cifar10'),
-    ('imagenette_network', 'ablation_network', 'folder=imagenette128'),
-    ('imagenette_half', 'ablation_pictures', 'folder=imagenette128'),
+    ('imagenette', 'ablation_pictures', 'folder=imagenette128'),
+    ('imagenette_half', 'ablation_pictures_half', 'folder=imagenette128'),
     ('large_batch', 'large_batch', 'cifar10'),
     ('lrn_cifar10', 'lrn_cifar10', ''),
+    ('own_pictures', 'own_pictures', 'folder=imagenette128'),
+    ('relatives', 'relatives', 'folder=imagenette128'),
   ],
 )
 def test_committed_tables_follow_from_committed_rows(
@@ -574,8 +585,9 @@ def _config(run, monkeypatch):
 def test_all_ablations_are_in_one_of_the_tables():
   programs = {path.stem for path in ROOT.glob('experiments/ablation_*.py')}
   assert programs == ablations.EXPERIMENTS.keys()
-  # `ablation_pictures` tries rows of these tables on other pictures.
-  names = programs - TOGETHER.keys() - {'ablation_pictures'}
+  # Two others try rows of these tables on other pictures.
+  on_pictures = {'ablation_pictures', 'ablation_pictures_half'}
+  names = programs - TOGETHER.keys() - on_pictures
   parts = [ablations.EXPERIMENTS[name] for name in names]
   variants = []
   for name, count in TOGETHER.items():
