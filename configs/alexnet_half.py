@@ -10,8 +10,8 @@ unit variance in place of the paper's sigma .01 and biases of 1, which need many
 more steps to leave chance. The schedule is for some 10,000 pictures.
 
 Expected on Imagenette's 9,469 pictures: validation top-1 error 0.289 +- 0.005,
-one view, three seeds (`experiments.ablation_pictures_half`). Time: 14 minutes on one
-CPU core without AVX-512.
+one view, three seeds (`experiments.ablation_pictures_half`). Time: 14 minutes
+on one CPU core without AVX-512.
 """
 
 import ml_collections

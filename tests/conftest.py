@@ -1,9 +1,17 @@
 """Four virtual CPU devices for every test, and nothing in the user's home."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
-# Of processes that tests start, too.
-os.environ['JAX_ENABLE_COMPILATION_CACHE'] = '0'
+# What one test compiles, later ones read, and the processes that they start.
+# pytest's workers have the directory of the process that started them.
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+  _directory = tempfile.mkdtemp()
+  atexit.register(shutil.rmtree, _directory, ignore_errors=True)
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _directory
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
 
 import jax
 

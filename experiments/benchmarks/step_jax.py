@@ -30,6 +30,7 @@ class Step:
     self, config: ml_collections.ConfigDict, batch: dict, without: str = ''
   ):
     built = run.build_run(config, _preprocessing(config), _NUM_EXAMPLES)
+    self._program = built.train_program
     self._without = without
     self._update = built.plan.compile(
       built.train_program,
@@ -51,6 +52,12 @@ class Step:
         self._state, self._train_batch, self._scale
       )
     return functools.partial(jax.block_until_ready, sums)
+
+  def lower_train(self) -> tuple[jax.stages.Lowered, tuple]:
+    """Returns the program of an update on one device, and its arguments."""
+    arguments = (self._state, self._train_batch, self._scale)
+    jitted = jax.jit(self._program, donate_argnums=0)
+    return jitted.lower(*arguments), arguments
 
   def evaluate(self) -> Callable[[], None]:
     """Starts the sums of metrics over one batch."""
