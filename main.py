@@ -48,10 +48,24 @@ def _evaluate(name: str) -> None:
   workdir = paths.of_run('--workdir', directory)
   named = {} if step is None else {'eval.step': step}
   config = files.evaluation_config(workdir, overrides | named)
+  _check_data(config.data.name, overrides)
   result = evaluate.evaluate_run(config, workdir)
   multihost.log(_other_views(name, overrides, config.eval.views))
   if multihost.is_primary():
     print(json.dumps(result))
+
+
+def _check_data(name: str, overrides: dict[str, object]) -> None:
+  """Raises UserError if --config=FILE:DATA names other data than the run's."""
+  if _CONFIG.value is None or 'data.name' in overrides:
+    return
+  file = config_flags.get_config_filename(flags.FLAGS['config'])
+  if ':' in file and _CONFIG.value.data.name != name:
+    raise errors.UserError(
+      f'--config={file} names other data than the run has, {name}; leave it '
+      'out, or give --config.data.name=test=FOLDER to evaluate on pictures of '
+      'the same classes.'
+    )
 
 
 def _other_views(name: str, overrides: dict[str, object], views: int) -> str:

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import difflib
 import errno
 import os
 import pathlib
@@ -246,9 +247,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except OSError as error:
       if error.errno is not None:  # of printing --help
         raise
-      raise errors.UserError(
-        f'--config names no readable file ({one_line(error)}).'
-      ) from error
+      raise errors.UserError(_unreadable_config(error)) from error
     except (
       flags.Error,
       AttributeError,
@@ -257,6 +256,8 @@ def parse_flags(argv: list[str]) -> list[str]:
       TypeError,
     ) as error:
       sentence = f'{one_line(error)} (see --help).'
+      if "Unknown command line flag 'config." in sentence:
+        sentence = 'fields can be given after --config=configs/NAME.py alone.'
       raise errors.UserError(_unknown_field(argv, error) or sentence) from error
   return arguments
 
@@ -275,6 +276,20 @@ def one_line(error: Exception) -> str:
   # A KeyError's text has quotes around the message.
   text = error.args[0] if isinstance(error, KeyError) else error
   return ' '.join(str(text).split())
+
+
+def _unreadable_config(error: OSError) -> str:
+  """Returns a sentence that names the config and the file most like it."""
+  missing = re.findall("No such file or directory: '(.*?)'", one_line(error))
+  if not missing:
+    return f'--config names no readable file ({one_line(error)}).'
+  path = pathlib.Path(missing[-1])
+  names = [
+    str(path.with_name(other.name)) for other in path.parent.glob('*.py')
+  ]
+  like = difflib.get_close_matches(str(path), names, 1)
+  remedy = f'did you mean {like[0]}?' if like else 'give a file of configs/.'
+  return f'--config={path} does not exist; {remedy}'
 
 
 def _unknown_field(argv: Sequence[str], error: Exception) -> str | None:

@@ -136,6 +136,7 @@ def _record(
       if any(old.get(name) != row[name] for name in kind)
     ]
     atomic.write_text(path, metrics_file.dump([*rows, row]))
+    multihost.log(f'The error of each class of {data["data"]}: {path}')
   except (OSError, errors.UserError) as error:
     logging.warning('The result is printed only: %s', error)
 

@@ -11,6 +11,7 @@ from absl import flags
 
 import main
 from alexnet_jax import command_line, validate
+from configs import alexnet
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,9 @@ def _message(monkeypatch, *arguments):
     (['--config=configs/alexnet.py', '--config.seed.x=1'], 'seed.x'),
     (['--config=configs/alexnet.py', '--config.seed=x'], '--config.seed=x'),
     (['--config=configs/alexnet.py', '--workdri=a'], 'workdri'),
-    (['--config=configs/alexnot.py'], 'alexnot.py'),
+    (['--config=configs/alexnot.py'], 'did you mean configs/alexnet.py?'),
+    (['--config=/nowhere/a.py'], 'not exist; give a file of configs/'),
+    (['--mode=eval', '--config.data.name=x'], 'be given after --config='),
     (['--config=configs/alexnet.py:imagenot'], 'imagenot'),
     (['--config=configs/alexnet.py:folder=/nowhere'], '/nowhere'),
     (['--config=configs/alexnet.py', '--mode=tset'], 'tset'),
@@ -68,6 +71,21 @@ def test_a_wrong_flag_is_named(monkeypatch, arguments, named):
 )
 def test_a_missing_flag_is_named(monkeypatch, arguments, named):
   assert named in _message(monkeypatch, *arguments)
+
+
+def test_other_data_of_an_evaluation_are_no_part_of_the_config(
+  monkeypatch, tmp_path
+):
+  config = alexnet.get_config('cifar10')
+  (tmp_path / 'config.json').write_text(config.to_json())
+  message = _message(
+    monkeypatch,
+    '--mode=eval',
+    f'--workdir={tmp_path}',
+    '--config=configs/alexnet.py:mnist',
+  )
+  assert 'configs/alexnet.py:mnist names other data than the run' in message
+  assert 'cifar10; leave it out' in message
 
 
 def test_missing_imagenet_says_what_to_get_and_where(monkeypatch, tmp_path):

@@ -131,6 +131,7 @@ CAFE = ('caf\u00e9', 'cafe\u0301')
     ([*TWO, 'x.png'], 'x.png lies in no class folder'),
     (_class_folders('a', 'a/b'), 'has the class a only'),
     (['a/0.png', 'b/1.png'], 'leaves none for validation'),
+    (['a/0.png'], 'has the class a only'),
     ([*TWO, *_class_folders(*CAFE)], "'cafe\\u0301' and 'caf\\xe9'"),
     (
       _class_folders(*map('{}/b'.format, ('train', 'val')))
@@ -177,7 +178,7 @@ def test_all_that_lies_in_class_folders_is_used_or_named(tmp_path, caplog):
   assert not caplog.records
   _write(tmp_path, 'test/0.png', 'train/a/0.heic')
   sources.open_source(f'folder={tmp_path}')
-  assert 'files that are not used: 2, such as test/0.png' in caplog.text
+  assert '2 other files are left alone, such as test/0.png' in caplog.text
 
 
 def test_trains_are_a_class_beside_others(tmp_path):

@@ -157,6 +157,20 @@ def test_bad_files_are_named_and_the_others_predicted(
   assert {line.split()[1] for line in classes} == set(tiny.CLASSES)
 
 
+@pytest.mark.parametrize(
+  'name, label',
+  [
+    ('p/dog/old/0.png', 'dog'),
+    ('p/train/dog/0.png', 'dog'),
+    ('p/validation/dog/0.png', 'dog'),
+    ('p/train/0.png', 'train'),  # a class of trains
+    ('p/0.png', ''),
+  ],
+)
+def test_a_label_is_the_class_folder(name, label):
+  assert features._label(name, ['q', 'p']) == label
+
+
 def test_features_of_pictures_have_paths_and_labels(run, tmp_path, capsys):
   directory, *_ = run
   network, output = load(directory), tmp_path / 'f.npz'

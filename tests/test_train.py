@@ -115,12 +115,18 @@ def _run(command):
   )
 
 
+@pytest.fixture(scope='module')
+def whole(data_dir, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('whole')
+  assert _run(_command(data_dir, workdir)).returncode == 0
+  return workdir
+
+
 @pytest.mark.parametrize(
   'number, code', [(signal.SIGKILL, -9), (signal.SIGTERM, 143)]
 )
-def test_a_kill_changes_nothing(data_dir, tmp_path, number, code):
-  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-  assert _run(_command(data_dir, whole)).returncode == 0
+def test_a_kill_changes_nothing(data_dir, tmp_path, whole, number, code):
+  killed = tmp_path / 'killed'
   process = subprocess.Popen(
     _command(data_dir, killed), cwd=ROOT, stderr=subprocess.DEVNULL
   )

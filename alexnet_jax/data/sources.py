@@ -38,7 +38,7 @@ _FOLDER = 'folder='
 _TEST = 'test='
 _HELD_OUT = ('validation', 'val')
 # Names of folders that hold a split rather than a class.
-_SPLIT = re.compile(
+SPLIT_FOLDER = re.compile(
   r'(train|val|valid|validation|test)(ing)?\d*', re.IGNORECASE
 )
 # Split -> paths of its images, in order -> names of their classes.
@@ -295,6 +295,7 @@ def _hashed_splits(root: pathlib.Path) -> Splits:
   """Divides the images of class folders by the hashes of their paths."""
   found = _images(root)
   _check_no_splits(root, found)
+  _check_class_names(root, {'train': found})
   splits = {'train': {}, 'validation': {}}
   for path, class_name in found.items():
     splits[_hashed_split(path.relative_to(root))][path] = class_name
@@ -313,7 +314,7 @@ def _check_no_splits(
 ) -> None:
   """Raises UserError if folders look like train/ or test/, not like classes."""
   classes = set(found.values())
-  odd = set(filter(_SPLIT.fullmatch, classes))
+  odd = set(filter(SPLIT_FOLDER.fullmatch, classes))
   # A class may well be of trains: its pictures lie beside those of others.
   flat = {path.parent.name for path in found if path.parent.parent == root}
   if odd - flat or odd == classes:
@@ -358,7 +359,7 @@ def _warn_of_unused(root: pathlib.Path, splits: Splits) -> None:
   unused = sorted(path for path in _files_below(root) if path not in used)
   if unused:
     logging.warning(
-      '%s: files that are not used: %d, such as %s',
+      '%s: %d other files are left alone, such as %s',
       root,
       len(unused),
       unused[0].relative_to(root),

@@ -8,7 +8,8 @@ after the other; maps are flattened.
 
 Pictures are files, folders, and `-` for a list of files on standard input. The
 .npz file has three arrays: `paths`, `features` [N, D], and `labels`, the name
-of the folder within `pictures/` that a picture is in, or '' if it is in none.
+of the folder within `pictures/`, `pictures/train/` or `pictures/validation/`
+that a picture is in, or '' if it is in none.
 
 A split's file is a .npy with the features alone.
 """
@@ -27,7 +28,7 @@ import tqdm
 from absl import flags
 
 from alexnet_jax import atomic, command_line, errors, paths, trained
-from alexnet_jax.data import pipeline, records
+from alexnet_jax.data import pipeline, records, sources
 from alexnet_jax.models import alexnet
 from alexnet_jax.tools import flags as tool_flags
 from alexnet_jax.tools import predict
@@ -176,11 +177,14 @@ def of_pictures(
 
 
 def _label(name: str, arguments: list[str]) -> str:
-  """Returns the folder within an argument that a picture is in, or ''."""
+  """Returns the class folder within an argument that a picture is in, or ''."""
   path = pathlib.Path(name)
   for argument in arguments:
     if path.is_relative_to(argument):
-      return ''.join(path.relative_to(argument).parts[:-1][:1])
+      folders = path.relative_to(argument).parts[:-1]
+      if len(folders) > 1 and sources.SPLIT_FOLDER.fullmatch(folders[0]):
+        return folders[1]
+      return ''.join(folders[:1])
   return ''
 
 

@@ -200,7 +200,7 @@ def _list_errors(subject: Subject) -> Part:
   return Part(
     f'All {summary["examples"]:,} images of {run.config.eval.split}. One view '
     'is the centre patch; of ten, probabilities are averaged (paper, section '
-    '4.1). Below, the classes with the most errors.',
+    f'4.1). Below, the classes with the most errors, {_count_views(views)}.',
     table=tuple(rows),
   )
 
