@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import ml_collections
+from absl import logging
 
 from alexnet_jax import config as config_lib
 from alexnet_jax import errors, models
@@ -253,11 +254,21 @@ def _check_drops(name: str, pairs: object) -> None:
 def check_channels(
   config: ml_collections.ConfigDict, prepared: records.PreparedSet
 ) -> None:
-  """Raises UserError if a network for grey images is given colours."""
+  """Warns of grey images in a network for colours, refuses the reverse.
+
+  Raises:
+    UserError: If a network for grey images is given colours.
+  """
   if config.data.channels == 1 and not prepared.is_grey:
     raise errors.UserError(
       f'data.channels=1 but the images of {prepared.directory} have colours; '
       'give data.channels=3, or grey images.'
+    )
+  if config.data.channels == 3 and prepared.is_grey:
+    logging.warning(
+      'The images of %s are grey, and data.channels=3 reads them as three equal '
+      'colours; data.channels=1 takes them as they are.',
+      prepared.directory,
     )
 
 

@@ -1,5 +1,7 @@
 """Networks other than AlexNet: trained, resumed, applied; what is refused."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from alexnet_jax import (
   train,
   train_step,
   trained,
+  validate,
 )
 from alexnet_jax.data import pipeline, prepare, preprocessing
 from alexnet_jax.run import build_run
@@ -206,6 +209,17 @@ def test_every_kind_of_network_is_described():
     params = train_step.abstract_train_state(config).params
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert f'{count:,}' in total
+
+
+@pytest.mark.parametrize('channels, warns', [(1, False), (3, True)])
+def test_grey_pictures_in_a_network_for_colours_are_said(
+  caplog, channels, warns
+):
+  config = config_lib.base()
+  config.data.channels = channels
+  prepared = types.SimpleNamespace(is_grey=True, directory='d')
+  validate.check_channels(config, prepared)
+  assert ('three equal colours' in caplog.text) == warns
 
 
 def test_grey_pictures_lose_two_equal_colours():
