@@ -266,8 +266,8 @@ def check_channels(
     )
   if config.data.channels == 3 and prepared.is_grey:
     logging.warning(
-      'The images of %s are grey, and data.channels=3 reads them as three equal '
-      'colours; data.channels=1 takes them as they are.',
+      'The images of %s are grey, and data.channels=3 reads them as three '
+      'equal colours; data.channels=1 takes them as they are.',
       prepared.directory,
     )
 
