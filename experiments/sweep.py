@@ -36,6 +36,9 @@ def variants(grid: Mapping[str, Sequence[object]]) -> dict[str, Variant]:
 
   Args:
     grid: Values of each field.
+
+  Raises:
+    UserError: If two variants are the same.
   """
   names = {field: field.rpartition('.')[2] for field in grid}
   if len(set(names.values())) < len(names):
@@ -44,6 +47,10 @@ def variants(grid: Mapping[str, Sequence[object]]) -> dict[str, Variant]:
   for values in itertools.product(*grid.values()):
     fields = dict(zip(grid, values, strict=True))
     name = ' '.join(f'{names[field]}={v}' for field, v in fields.items())
+    if name in found:
+      raise errors.UserError(
+        f'--vary has the variant {name} twice; leave one of the values out.'
+      )
     found[name or 'unchanged'] = Variant(fields)
   return found
 
@@ -68,22 +75,40 @@ def parse_grid(texts: Iterable[str]) -> dict[str, list[object]]:
 def _parse_values(text: str) -> Sequence[object]:
   try:
     return ast.literal_eval(f'({text},)')
-  except (SyntaxError, ValueError):  # words
-    return text.split(',')
+  except (SyntaxError, ValueError):  # words, maybe among numbers
+    words = text.split(',')
+  if len(words) == 1:
+    return words
+  return [value for word in words for value in _parse_values(word)]
 
 
-def _check_field(config: ml_collections.ConfigDict, name: str) -> None:
+def _check_field(
+  config: ml_collections.ConfigDict, name: str, values: Sequence[object]
+) -> None:
+  """Raises UserError if there is no such field, or a value does not fit."""
   if name == 'seed':
     raise errors.UserError(
       '--vary=seed would leave no pairs to compare; give --seeds.'
     )
   try:
-    functools.reduce(getattr, name.split('.'), config)
+    old = functools.reduce(getattr, name.split('.'), config)
   except AttributeError as error:
     raise errors.UserError(
       f'--vary={name}: {command_line.one_line(error)} (all fields are in '
       'alexnet_jax/config.py).'
     ) from error
+  copy = config.copy_and_resolve_references()
+  for value in values:
+    try:
+      # As main.py reads them: `true` is True, and digits may be a text.
+      parse = {bool: flags.BooleanParser().parse, str: str}.get(type(old))
+      fitting = parse(str(value)) if parse else value
+      copy.update_from_flattened_dict({name: fitting})
+    except (TypeError, ValueError) as error:
+      raise errors.UserError(
+        f'--vary={name}={value} is no value like {old!r}, which the config '
+        'has; give another.'
+      ) from error
 
 
 def main(_) -> None:
@@ -92,8 +117,8 @@ def main(_) -> None:
   if flag.value is None:
     raise errors.UserError('--config is missing; give a file of configs/.')
   grid = parse_grid(_FLAGS.vary)
-  for field in grid:
-    _check_field(flag.value, field)
+  for field, values in grid.items():
+    _check_field(flag.value, field, values)
   fixed = config_flags.get_override_values(flag)
   for field in fixed:
     if field == 'seed' or field in grid:

@@ -376,6 +376,11 @@ def test_values_with_commas_and_slashes_are_values(tmp_path):
   [
     ({'vary': ['model.activaton=a']}, 'Did you mean "activation"'),
     ({'vary': ['batch_size']}, '--vary=batch_size has no values'),
+    ({'vary': ['batch_size=2,a']}, '--vary=batch_size=a is no value like 64'),
+    ({'vary': ['batch_size=2,.5']}, '--vary=batch_size=0.5 is no value like'),
+    ({'vary': ['data.flip=true,maybe']}, '--vary=data.flip=maybe is no value'),
+    ({'vary': ['model.activation=relu,tanh,relu']}, 'activation=relu twice'),
+    ({'vary': ['optimizer.learning_rate=.01,1e-2']}, 'rate=0.01 twice'),
     ({'vary': ['seed=1,2']}, '--vary=seed .* give --seeds'),
     ({'vary': ['model.omit=,lrn'], 'set': ['model.omit=']}, 'would undo'),
     ({'seeds': ['0']}, '--seeds=0 is no number of seeds'),
