@@ -284,9 +284,7 @@ def _unreadable_config(error: OSError) -> str:
   if not missing:
     return f'--config names no readable file ({one_line(error)}).'
   path = pathlib.Path(missing[-1])
-  names = [
-    str(path.with_name(other.name)) for other in path.parent.glob('*.py')
-  ]
+  names = map(str, path.parent.glob('*.py'))
   like = difflib.get_close_matches(str(path), names, 1)
   remedy = f'did you mean {like[0]}?' if like else 'give a file of configs/.'
   return f'--config={path} does not exist; {remedy}'

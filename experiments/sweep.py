@@ -98,10 +98,10 @@ def _check_field(
       'alexnet_jax/config.py).'
     ) from error
   copy = config.copy_and_resolve_references()
+  # As main.py reads them: `true` is True, and digits may be a text.
+  parse = {bool: flags.BooleanParser().parse, str: str}.get(type(old))
   for value in values:
     try:
-      # As main.py reads them: `true` is True, and digits may be a text.
-      parse = {bool: flags.BooleanParser().parse, str: str}.get(type(old))
       fitting = parse(str(value)) if parse else value
       copy.update_from_flattened_dict({name: fitting})
     except (TypeError, ValueError) as error:

@@ -130,11 +130,8 @@ class Block(_Part):
     wide, y = expansion * inputs, x
     if expansion > 1:
       y = nn.swish(self.conv_norm('expand', y, wide, 1, train))
-    options = {
-      'stride': stride,
-      'depthwise': True,
-      'kernel_init': _DEPTHWISE_INIT,
-    }
+    init = _DEPTHWISE_INIT
+    options = {'stride': stride, 'depthwise': True, 'kernel_init': init}
     y = self.conv_norm('depthwise', y, wide, kernel, train, **options)
     y = self._weigh(nn.swish(y), max(1, inputs // 4))
     y = self.conv_norm('project', y, width, 1, train)

@@ -183,7 +183,12 @@ SECTIONS = {
     'Eight networks, 224 pixels, bfloat16',
     'alexnet',
     [_relatives()],
-    {'model.dtype': 'bfloat16', 'data.channels': 3, 'data.crop_size': 224},
+    {
+      'model.dtype': 'bfloat16',
+      'data.channels': 3,
+      'data.image_size': 256,
+      'data.crop_size': 224,
+    },
   ),
   'devices': Section(
     'By number of virtual devices', 'alexnet', [_by_devices()], {}, (_TRAIN,)
