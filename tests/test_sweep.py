@@ -494,6 +494,7 @@ def test_rows_are_of_the_results_in_their_order():
     ('large_batch', 'large_batch', 'cifar10'),
     ('lrn_cifar10', 'lrn_cifar10', ''),
     ('own_pictures', 'own_pictures', 'folder=imagenette128'),
+    ('own_pictures_few', 'own_pictures', 'folder=imagenette128'),
     ('relatives', 'relatives', 'folder=imagenette128'),
   ],
 )
