@@ -256,7 +256,8 @@ def parse_flags(argv: list[str]) -> list[str]:
       TypeError,
     ) as error:
       sentence = f'{one_line(error)} (see --help).'
-      if "Unknown command line flag 'config." in sentence:
+      unknown = "Unknown command line flag 'config." in sentence
+      if unknown and 'config' in flags.FLAGS:
         sentence = 'fields can be given after --config=configs/NAME.py alone.'
       raise errors.UserError(_unknown_field(argv, error) or sentence) from error
   return arguments

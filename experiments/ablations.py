@@ -264,16 +264,18 @@ _AT_HALF_WIDTH = dataclasses.replace(
   name='ablation_pictures_half',
   config='configs/alexnet_half.py',
   variants={
-    'baseline': _published('145', config=''),
-    **{
-      name: _ON_PICTURES.variants[name]
-      for name in ('without dropout', 'without crops', 'without mirror images')
-    },
-    'without norms': _published('148', config=''),
-    'lrn after conv1 alone': _published('167', config=''),
-    'pools that do not overlap': _published('147', config=''),
-    'tanh at .01': _ON_PICTURES.variants['tanh at its best rate'],
-  },
+    name: dataclasses.replace(_ON_PICTURES.variants[name], config='')
+    for name in (
+      'baseline',
+      'without dropout',
+      'without crops',
+      'without mirror images',
+      'without norms',
+      'lrn after conv1 alone',
+      'pools that do not overlap',
+    )
+  }
+  | {'tanh at .01': _ON_PICTURES.variants['tanh at its best rate']},
   overrides={'eval.views': 1},
   pictures={'eval_every_epochs': 1.0},
 )

@@ -260,6 +260,7 @@ def _folder_splits(name: str) -> Splits:
   else:
     splits = _hashed_splits(root)
   _check_class_names(root, splits)
+  _check_none_is_empty(root, splits)
   return splits
 
 
@@ -295,18 +296,21 @@ def _hashed_splits(root: pathlib.Path) -> Splits:
   """Divides the images of class folders by the hashes of their paths."""
   found = _images(root)
   _check_no_splits(root, found)
-  _check_class_names(root, {'train': found})
   splits = {'train': {}, 'validation': {}}
   for path, class_name in found.items():
     splits[_hashed_split(path.relative_to(root))][path] = class_name
+  return splits
+
+
+def _check_none_is_empty(root: pathlib.Path, splits: Splits) -> None:
+  """Raises UserError if the hashes leave no image for a split."""
   for split, files in splits.items():
     if not files:
       raise errors.UserError(
-        f'{root} has {len(found)} images, and drawing a tenth for validation '
-        f'leaves none for {split}; add images, or divide them into train/ and '
-        'validation/.'
+        f'{root} has {sum(map(len, splits.values()))} images, and drawing a '
+        f'tenth for validation leaves none for {split}; add images, or divide '
+        'them into train/ and validation/.'
       )
-  return splits
 
 
 def _check_no_splits(

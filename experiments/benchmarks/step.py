@@ -33,6 +33,7 @@ from absl import flags
 
 from alexnet_jax import command_line
 from alexnet_jax.tools import tables
+from experiments import relatives
 from experiments.benchmarks import contest, machine, tricks
 
 # glibc's malloc: huge pages, and memory that stays with the process.
@@ -95,10 +96,14 @@ def _without(names: Iterable[str]) -> list[list[Contender]]:
 
 
 def _relatives() -> list[Contender]:
-  configs = (
-    'alexnet lenet5 vgg16 vgg19 googlenet resnet18 resnet50 efficientnet_b0'
-  )
-  return [Contender(name, config=name) for name in configs.split()]
+  experiment = relatives.EXPERIMENT
+  configs = {
+    name: pathlib.Path(variant.config or experiment.config).stem
+    for name, variant in experiment.variants.items()
+  }
+  # Ratios are to the first.
+  names = sorted(configs, key='AlexNet'.__ne__)
+  return [Contender(name, config=configs[name]) for name in names]
 
 
 def _by_devices() -> list[Contender]:

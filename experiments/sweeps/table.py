@@ -186,7 +186,7 @@ def markdown(experiment: Experiment, table: Sequence[Row], data: str) -> str:
   failures = [
     f'- {row.variant}, {failure}' for row in table for failure in row.failures
   ]
-  has_claims = any(row.published or row.is_worse for row in table)
+  has_claims = any(row.published is not None or row.is_worse for row in table)
   head = _HEAD if has_claims else _HEAD[:-3]
   sources = [f'- {row.variant}: {row.source}' for row in table if row.source]
   parts = [
