@@ -245,6 +245,8 @@ def _batches(
     )
   else:
     load = _load_jpeg(split, draw_piece, size, prepared.image_size)
+  # AutoGraph would take a second to find nothing to convert.
+  load = tf.autograph.experimental.do_not_convert(load)
   dataset = tf.data.Dataset.range(
     steps.start * len(pieces), steps.stop * len(pieces)
   ).map(load, workers, deterministic=True)

@@ -363,23 +363,40 @@ def space_to_depth_convolve(
 ) -> jax.Array:
   """Does the same as `convolve`, at stride 1 over blocks of pixels.
 
-  A block of stride x stride pixels has stride^2 times as many channels.
+  A block of s x s pixels has s^2 times as many channels. Blocks are as wide as
+  the stride. At stride 1 CPUs take blocks of 2 x 2 pixels, each of which gives
+  2 x 2 outputs.
   """
-  blocks = -(-kernel.shape[0] // stride)
+  side, size = stride, kernel.shape[0]
+  counts = [(n + sum(padding) - size) // stride + 1 for n in x.shape[1:3]]
+  is_split = stride == 1 and jax.default_backend() == 'cpu'
+  if is_split:
+    side, kernel = 2, _for_four_outputs(kernel)
+  blocks = -(-kernel.shape[0] // side)
 
-  def fill(length: int) -> tuple[int, int, int]:
+  def fill(length: int, count: int) -> tuple[int, int, int]:
     """Returns the padding to whole blocks; a remainder is cut off."""
-    places = (length + sum(padding) - kernel.shape[0]) // stride + 1
-    return padding[0], (places + blocks - 1) * stride - length - padding[0], 0
+    whole = -(-count * stride // side) + blocks - 1
+    return padding[0], whole * side - length - padding[0], 0
 
   zero, none = jnp.zeros((), x.dtype), (0, 0, 0)
-  x = lax.pad(x, zero, (none, *map(fill, x.shape[1:3]), none))
-  more = (0, blocks * stride - kernel.shape[0], 0)
+  x = lax.pad(x, zero, (none, *map(fill, x.shape[1:3], counts), none))
+  more = (0, blocks * side - kernel.shape[0], 0)
   kernel = lax.pad(kernel, zero, (more, more, none, none))
-  kernel = kernel.reshape(blocks, stride, blocks, stride, *kernel.shape[2:])
+  kernel = kernel.reshape(blocks, side, blocks, side, *kernel.shape[2:])
   kernel = kernel.transpose(0, 2, 1, 3, 4, 5)  # [b, b, s, s, C, F]
   kernel = kernel.reshape(blocks, blocks, -1, kernel.shape[-1])
-  return convolve(_space_to_depth(x, stride), kernel, 1, (0, 0))
+  y = convolve(_space_to_depth(x, side), kernel, 1, (0, 0))
+  return _depth_to_space(y, side, *counts) if is_split else y
+
+
+def _for_four_outputs(kernel: jax.Array) -> jax.Array:
+  """Returns the kernel [k + 1, k + 1, C, 4 F] of 2 x 2 neighbouring outputs."""
+  none = (0, 0)
+  moved = [
+    jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), none, none)) for i, j in _places(2)
+  ]
+  return jnp.concatenate(moved, axis=-1)
 
 
 def convolve_locally(
@@ -440,6 +457,16 @@ def _space_to_depth(x: jax.Array, side: int) -> jax.Array:
   x = x.reshape(n, height // side, side, width // side, side, channels)
   x = x.transpose(0, 1, 3, 2, 4, 5)
   return x.reshape(n, height // side, width // side, -1)
+
+
+def _depth_to_space(
+  x: jax.Array, side: int, height: int, width: int
+) -> jax.Array:
+  """Turns [N, H, W, side * side * C] into [N, height, width, C]."""
+  n, rows, columns, _ = x.shape
+  x = x.reshape(n, rows, columns, side, side, -1).transpose(0, 1, 3, 2, 4, 5)
+  x = x.reshape(n, rows * side, columns * side, -1)
+  return x[:, :height, :width]
 
 
 class _TowerLayer(nn.Module):

@@ -18,6 +18,8 @@ How it is fair:
   runs over the channels of both towers, as its users would write it.
 * Ours alone adds colour noise, sums metrics and checks that all is finite. Its
   evaluation counts errors, that of the others is the forward pass.
+* "One square product" multiplies two square matrices, with as many operations
+  as PyTorch counts in the step.
 * Every round records how many cores other programs used meanwhile.
 """
 
@@ -33,11 +35,11 @@ from absl import flags
 
 from alexnet_jax import command_line
 from alexnet_jax.tools import tables
-from experiments import relatives
+from experiments import notebook, relatives
 from experiments.benchmarks import contest, machine, tricks
 
 # glibc's malloc: huge pages, and memory that stays with the process.
-_MALLOC = (
+MALLOC = (
   'glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:'
   'glibc.malloc.trim_threshold=17179869184'
 )
@@ -78,7 +80,9 @@ _TORCH = [
   *map(_torch, ('eager', 'channels_last', 'compile')),
   _torch('CUDA graphs', only_on='gpu'),
 ]
-_ALL = [_OURS, Contender('plain Flax', 'step_flax'), *_TORCH]
+_PRODUCT = Contender('one square product', 'step_product')
+_MAIN = [_OURS, *_TORCH, _PRODUCT]
+_ALL = [*_MAIN, Contender('plain Flax', 'step_flax')]
 _OURS_IN_FLOAT32 = Contender(
   'alexnet_jax, float32', overrides={'model.dtype': 'float32'}
 )
@@ -145,13 +149,29 @@ SECTIONS = {
     [[_OURS, *_FAST_TORCH]],
   ),
   'no_lrn': Section(
-    'AlexNet without LRN, float32', 'alexnet', [_ALL], {'model.omit': 'lrn'}
+    'AlexNet without LRN, float32', 'alexnet', [_MAIN], {'model.omit': 'lrn'}
   ),
+  'one_lrn': Section(
+    "The source's net #167, with one LRN, float32",
+    'alexnet_2012',
+    [_MAIN],
+    notebook.variant('167').overrides,
+  ),
+  'torchvision': Section(
+    "Torchvision's AlexNet, float32", 'torchvision_alexnet', [_MAIN]
+  ),
+  'resnet18': Section('ResNet-18, 224 pixels, float32', 'resnet18', [_MAIN]),
   'bfloat16': Section(
     'AlexNet, bfloat16',
     'alexnet',
-    [[_OURS, _OURS_IN_FLOAT32, *_TORCH, _torch('compile', fast_lrn=True)]],
+    [[*_MAIN, _OURS_IN_FLOAT32, _torch('compile', fast_lrn=True)]],
     {'model.dtype': 'bfloat16'},
+  ),
+  'bfloat16_no_lrn': Section(
+    'AlexNet without LRN, bfloat16',
+    'alexnet',
+    [[*_MAIN, _OURS_IN_FLOAT32]],
+    {'model.dtype': 'bfloat16', 'model.omit': 'lrn'},
   ),
   'cifar10': Section('CIFAR-10 18pct net, float32', 'cifar10', [_ALL]),
   'cifar10_lrn': Section(
@@ -162,6 +182,11 @@ SECTIONS = {
   ),
   'ablation': Section(
     'One trick less', 'alexnet', _without(tricks.OF_ALEXNET), {}, (_TRAIN,)
+  ),
+  'ablation_cifar10': Section(
+    'One trick less: CIFAR-10 18pct net',
+    'cifar10',
+    _without(tricks.OF_CIFAR10),
   ),
   'ablation_cifar10_lrn': Section(
     'One trick less: CIFAR-10 conv-local net',
@@ -263,11 +288,11 @@ def _process(contender: Contender, section: Section) -> contest.Contender:
     'options': contender.options,
     'measures': section.measures,
   }
-  is_torch = contender.module == 'step_torch'
+  is_torch = contender.module in ('step_torch', 'step_product')
   python = flags.FLAGS.torch_python if is_torch else sys.executable
   module = f'{__spec__.parent}.{contender.module}'
   variables = {
-    'GLIBC_TUNABLES': _MALLOC,
+    'GLIBC_TUNABLES': MALLOC,
     'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
   }
   return contest.Contender(

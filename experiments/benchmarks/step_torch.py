@@ -1,6 +1,6 @@
 """The training step in PyTorch, in its usual modes.
 
-The networks are built from the same table of layers.
+AlexNet and its relatives of 2012 are built from the same table of layers.
 """
 
 import collections
@@ -14,8 +14,11 @@ from torch.nn import functional
 
 from alexnet_jax.models import alexnet
 from experiments.benchmarks import step_worker
+from tests import torch_nets
 
 _ACTIVATIONS = {'relu': nn.ReLU, 'tanh': nn.Tanh, 'sigmoid': nn.Sigmoid}
+# Blocks of each stage, and whether they are bottlenecks (torchvision's).
+_RESNETS = {'resnet18': ((2, 2, 2, 2), False), 'resnet50': ((3, 4, 6, 3), True)}
 
 
 class Step:
@@ -97,8 +100,10 @@ class Step:
       return self._apply(self._images.float() - 120).float()
 
 
-def build(config: ml_collections.ConfigDict, fast_lrn: bool) -> nn.Sequential:
-  """Returns the network of a config; towers are groups of convolutions.
+def build(config: ml_collections.ConfigDict, fast_lrn: bool) -> nn.Module:
+  """Returns the network of a config, for images of the size of its crops.
+
+  Towers are groups of convolutions.
 
   Response norms run over the channels of all towers, as a user of PyTorch
   would write them: the windows of a few channels at the towers' seam differ.
@@ -108,6 +113,11 @@ def build(config: ml_collections.ConfigDict, fast_lrn: bool) -> nn.Sequential:
     fast_lrn: Whether to use `FastLRN` in place of `nn.LocalResponseNorm`.
   """
   model = config.model
+  if model.name in _RESNETS:
+    blocks, bottleneck = _RESNETS[model.name]
+    return torch_nets.ResNet(
+      blocks, 64, bottleneck, 'B', 'imagenet', model.num_classes
+    )
   shape, blocks = (3, *[config.data.crop_size] * 2), collections.OrderedDict()
   for name, row in alexnet.layer_table(model).items():
     operations = [_operation(model, op, fast_lrn) for op in row.after]

@@ -50,7 +50,7 @@ def _create(
   on_gpu = step.gpu_memory() is not None
   # Two as in training, but one on CPUs: another would only lengthen a turn.
   measures = {
-    what: _timed(getattr(step, what), config.batch_size, 1 + on_gpu)
+    what: timed(getattr(step, what), config.batch_size, 1 + on_gpu)
     for what in job['measures']
   }
   for measure in measures.values():
@@ -80,7 +80,7 @@ def random_batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
   }
 
 
-def _timed(start: Start, images: int, in_flight: int) -> contest.Measure:
+def timed(start: Start, images: int, in_flight: int) -> contest.Measure:
   """Returns a measure that works until the time is over, once at least."""
 
   def measure(seconds: float) -> tuple[int, float]:

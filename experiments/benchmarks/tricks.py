@@ -1,6 +1,7 @@
 """Tricks of the training step, and replacements to leave one out."""
 
 import contextlib
+from typing import Any
 from unittest import mock
 
 from alexnet_jax import parallel
@@ -15,6 +16,16 @@ _POOLS = 'pools by reduce_window'
 _BIASES = 'sums of biases left to XLA'
 _READ_TWICE = 'what is read twice left to XLA'
 _OPTIONS = 'no compiler options'
+_SUMS = 'sums by XLA itself'
+_PIXELS = 'conv1 on pixels, not on blocks'
+
+
+def _without_sums(deterministic: bool) -> dict[str, Any]:
+  option = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT'}
+  return _compiler_options(deterministic) | option
+
+
+_compiler_options = parallel.compiler_options
 
 # Name -> functions and their replacements.
 _REPLACED = {
@@ -22,9 +33,7 @@ _REPLACED = {
     'convolve_towers': reference.convolve_towers
   },
   'two convolutions for a shared input': {'_is_shared': lambda towers: False},
-  'conv1 on pixels, not on blocks': {
-    'space_to_depth_convolve': layers.convolve
-  },
+  _PIXELS: {'space_to_depth_convolve': layers.convolve},
   _LOCAL: {'convolve_locally': reference.convolve_locally},
   'a product for each dense tower': {
     'multiply_towers': reference.multiply_towers
@@ -42,20 +51,25 @@ _REPLACED = {
   _READ_TWICE: {'_stored': lambda x: x},
   PLACES: {'_is_slow': lambda x, kernel: False},
   _OPTIONS: {'compiler_options': lambda deterministic: {}},
+  _SUMS: {'compiler_options': _without_sums},
   NOT_DONATED: {},
 }
 
 OF_ALEXNET = [name for name in _REPLACED if name not in (_LOCAL, PLACES)]
-OF_CONV_LOCAL = [_LOCAL, _DERIVED_NORM, _POOLS, _BIASES, _READ_TWICE, _OPTIONS]
+OF_CIFAR10 = [_PIXELS, _POOLS, _BIASES, _READ_TWICE, _SUMS, _OPTIONS]
+OF_CONV_LOCAL = [*OF_CIFAR10, _LOCAL, _DERIVED_NORM]
 
 
 def left_out(name: str) -> contextlib.AbstractContextManager:
   """Returns a context in which a program is traced without one trick.
 
   Args:
-    name: `PLACES`, or of `OF_ALEXNET` or `OF_CONV_LOCAL`; '' for all tricks.
+    name: `PLACES`, or of `OF_ALEXNET`, `OF_CIFAR10` or `OF_CONV_LOCAL`; '' for
+      all tricks.
   """
-  module = {_OPTIONS: parallel, PLACES: convolution}.get(name, layers)
+  module = {_OPTIONS: parallel, _SUMS: parallel, PLACES: convolution}.get(
+    name, layers
+  )
   replaced = _REPLACED[name] if name else {}
   if not replaced:
     return contextlib.nullcontext()
