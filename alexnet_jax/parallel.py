@@ -31,6 +31,8 @@ from jax import lax
 from alexnet_jax import errors
 
 _AXIS = 'devices'
+# What the library of XLA's kernels does on CPUs, beside its convolutions.
+LIBRARY_FUSIONS = ('LIBRARY_FUSION_TYPE_DOT', 'LIBRARY_FUSION_TYPE_REDUCE')
 Tree = Any
 
 
@@ -371,9 +373,7 @@ def compiler_options(deterministic: bool) -> dict[str, Any]:
   options = {
     'cpu': {
       # Makes convolutions, their gradients and sums several times as fast.
-      'xla_cpu_experimental_ynn_fusion_type': (
-        'LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE'
-      ),
+      'xla_cpu_experimental_ynn_fusion_type': ','.join(LIBRARY_FUSIONS),
       # This pass would drop the barriers of layers._stored before fusion.
       'xla_disable_hlo_passes': 'cse_barrier_expander',
     },

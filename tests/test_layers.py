@@ -157,7 +157,7 @@ def test_forward_and_gradient(name, reference, settings):
 
 CONVOLUTIONS = [  # shared input, kernel, stride, padding, channels
   (True, 3, 1, (1, 1), 3),
-  (False, 2, 1, (0, 1), 2),  # an odd number of rows
+  (False, 2, 1, (0, 1), 2),  # zeros on one side alone
   (True, 5, 4, (0, 3), 3),  # drops a row and no column
   (False, 5, 2, (1, 2), 3),
   (False, 2, 3, (1, 2), 2),  # cells between windows

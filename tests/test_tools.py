@@ -142,7 +142,7 @@ def test_bad_files_are_named_and_the_others_predicted(
   assert [x for x in err.splitlines() if x.startswith('error: ')] == [
     f'error: {text} cannot be read as an image (it is no readable JPEG, '
     'PNG, BMP, GIF, TIFF or WEBP).',
-    f'error: {missing}: No such file or directory.',
+    f'error: {missing}: No such file or directory; give the path of a picture.',
   ]
   # An argument that is bad does not cost the others.
   empty = tmp_path / 'empty'

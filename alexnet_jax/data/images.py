@@ -185,7 +185,9 @@ def read(path: str | os.PathLike, size: int) -> np.ndarray:
     encoded = pathlib.Path(path).read_bytes()
     return resize_and_crop(decode(encoded), size).numpy()
   except OSError as error:
-    raise errors.UserError(f'{path}: {error.strerror}') from error
+    raise errors.UserError(
+      f'{path}: {error.strerror}; give the path of a picture.'
+    ) from error
   except (tf.errors.OpError, ValueError) as error:
     raise errors.UserError(
       f'{path} cannot be read as an image ({fault(encoded)})'

@@ -245,7 +245,7 @@ def _batches(
     )
   else:
     load = _load_jpeg(split, draw_piece, size, prepared.image_size)
-  # AutoGraph would take a second to find nothing to convert.
+  # AutoGraph has nothing to convert here, but takes a second to see it.
   load = tf.autograph.experimental.do_not_convert(load)
   dataset = tf.data.Dataset.range(
     steps.start * len(pieces), steps.stop * len(pieces)

@@ -361,33 +361,32 @@ def convolve(
 def space_to_depth_convolve(
   x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]
 ) -> jax.Array:
-  """Does the same as `convolve`, at stride 1 over blocks of pixels.
+  """Does the same as `convolve`, as a convolution over blocks of pixels.
 
-  A block of s x s pixels has s^2 times as many channels. Blocks are as wide as
-  the stride. At stride 1 CPUs take blocks of 2 x 2 pixels, each of which gives
-  2 x 2 outputs.
+  A block of stride x stride pixels has stride^2 times as many channels. CPUs
+  are slow at few of them: if `stride` is 1, 2 x 2 pixels give 2 x 2 outputs.
   """
-  side, size = stride, kernel.shape[0]
-  counts = [(n + sum(padding) - size) // stride + 1 for n in x.shape[1:3]]
-  is_split = stride == 1 and jax.default_backend() == 'cpu'
-  if is_split:
-    side, kernel = 2, _for_four_outputs(kernel)
-  blocks = -(-kernel.shape[0] // side)
+  if stride == 1 and jax.default_backend() == 'cpu':
+    size = kernel.shape[0]
+    counts = [length + sum(padding) - size + 1 for length in x.shape[1:3]]
+    more = (padding[0], padding[1] + 1)
+    y = space_to_depth_convolve(x, _for_four_outputs(kernel), 2, more)
+    return _depth_to_space(y, *counts)
+  blocks = -(-kernel.shape[0] // stride)
 
-  def fill(length: int, count: int) -> tuple[int, int, int]:
+  def fill(length: int) -> tuple[int, int, int]:
     """Returns the padding to whole blocks; a remainder is cut off."""
-    whole = -(-count * stride // side) + blocks - 1
-    return padding[0], whole * side - length - padding[0], 0
+    places = (length + sum(padding) - kernel.shape[0]) // stride + 1
+    return padding[0], (places + blocks - 1) * stride - length - padding[0], 0
 
   zero, none = jnp.zeros((), x.dtype), (0, 0, 0)
-  x = lax.pad(x, zero, (none, *map(fill, x.shape[1:3], counts), none))
-  more = (0, blocks * side - kernel.shape[0], 0)
+  x = lax.pad(x, zero, (none, *map(fill, x.shape[1:3]), none))
+  more = (0, blocks * stride - kernel.shape[0], 0)
   kernel = lax.pad(kernel, zero, (more, more, none, none))
-  kernel = kernel.reshape(blocks, side, blocks, side, *kernel.shape[2:])
+  kernel = kernel.reshape(blocks, stride, blocks, stride, *kernel.shape[2:])
   kernel = kernel.transpose(0, 2, 1, 3, 4, 5)  # [b, b, s, s, C, F]
   kernel = kernel.reshape(blocks, blocks, -1, kernel.shape[-1])
-  y = convolve(_space_to_depth(x, side), kernel, 1, (0, 0))
-  return _depth_to_space(y, side, *counts) if is_split else y
+  return convolve(_space_to_depth(x, stride), kernel, 1, (0, 0))
 
 
 def _for_four_outputs(kernel: jax.Array) -> jax.Array:
@@ -459,14 +458,11 @@ def _space_to_depth(x: jax.Array, side: int) -> jax.Array:
   return x.reshape(n, height // side, width // side, -1)
 
 
-def _depth_to_space(
-  x: jax.Array, side: int, height: int, width: int
-) -> jax.Array:
-  """Turns [N, H, W, side * side * C] into [N, height, width, C]."""
+def _depth_to_space(x: jax.Array, height: int, width: int) -> jax.Array:
+  """Turns [N, H, W, 2 * 2 * C] into [N, height, width, C]; the rest is cut."""
   n, rows, columns, _ = x.shape
-  x = x.reshape(n, rows, columns, side, side, -1).transpose(0, 1, 3, 2, 4, 5)
-  x = x.reshape(n, rows * side, columns * side, -1)
-  return x[:, :height, :width]
+  x = x.reshape(n, rows, columns, 2, 2, -1).transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(n, 2 * rows, 2 * columns, -1)[:, :height, :width]
 
 
 class _TowerLayer(nn.Module):

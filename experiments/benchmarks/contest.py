@@ -28,6 +28,11 @@ from alexnet_jax import errors
 # Takes the seconds to measure; returns images and the seconds that they took.
 Measure = Callable[[float], tuple[int, float]]
 
+# glibc's malloc: huge pages, and memory that stays with the process.
+MALLOC = (
+  'glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:'
+  'glibc.malloc.trim_threshold=17179869184'
+)
 _EXIT_SECONDS = 10
 _ROOT = pathlib.Path(__file__).parents[2]
 _PROC = pathlib.Path('/proc')
@@ -113,6 +118,12 @@ def disturbance(rows: list[dict]) -> str:
     f'In {disturbed} of {len(known)} measurements other programs used more '
     f'than {_QUIET} cores (at most {max(known):.2f}).'
   )
+
+
+def versions(rows: list[dict]) -> str:
+  """Returns the versions that the contenders of these rows name."""
+  pairs = [pair for row in rows for pair in row.get('versions', {}).items()]
+  return ', '.join(f'{name} {version}' for name, version in sorted({*pairs}))
 
 
 class _Worker:

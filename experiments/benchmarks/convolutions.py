@@ -1,13 +1,14 @@
-"""Times AlexNet's convolutions alone, against PyTorch's (oneDNN's on a CPU).
+"""Times AlexNet's convolutions alone on CPUs, against PyTorch's (oneDNN's).
 
     python -m experiments.benchmarks.convolutions --torch_python=PYTHON
 
 Each layer's forward pass, the gradient of its inputs and that of its filters
 are programs of their own, in float32. They take turns as those of
 `experiments.benchmarks.step` do. Conv1 has no gradient of its inputs, which are
-pixels.
+pixels. PyTorch's conv1 gets images that are padded already.
 """
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -15,9 +16,9 @@ import sys
 
 from absl import flags
 
-from alexnet_jax import command_line
+from alexnet_jax import command_line, errors
 from alexnet_jax.tools import tables
-from experiments.benchmarks import contest, machine, step
+from experiments.benchmarks import contest, machine
 
 _DIRECTIONS = ('forward', 'gradient of inputs', 'gradient of filters')
 
@@ -56,71 +57,97 @@ _SETTINGS = ('batch_size', 'rounds', 'seconds', 'seed')
 
 
 def main(_) -> None:
-  """Measures all convolutions and writes their table."""
+  """Measures all convolutions and writes their table.
+
+  Raises:
+    UserError: If there is a GPU, where this would compare it with a CPU.
+  """
   values = flags.FLAGS
   contest.check_python('torch_python', values.torch_python)
+  if machine.has_gpu():
+    raise errors.UserError(
+      'JAX_PLATFORMS names no platform and JAX finds a GPU, but convolutions '
+      'are compared on CPUs; set JAX_PLATFORMS=cpu.'
+    )
   settings = {name: values[name].value for name in _SETTINGS}
-  torch = [values.torch_python, 'convolutions_torch']
-  rows = contest.run(
-    [
-      _contender('alexnet_jax', sys.executable, 'convolutions_jax'),
-      _contender('PyTorch contiguous_format', *torch),
-      _contender('PyTorch channels_last', *torch),
-    ],
-    settings['rounds'],
-    settings['seconds'],
-    settings['seed'],
-  )
+  contenders = [_contender('alexnet_jax', sys.executable, 'convolutions_jax')]
+  for order in ('contiguous_format', 'channels_last'):
+    contenders.append(
+      _contender(
+        f'PyTorch {order}', values.torch_python, 'convolutions_torch', order
+      )
+    )
+  rows = contest.run(contenders, values.rounds, values.seconds, values.seed)
   results = {'about': machine.describe(), 'settings': settings, 'rows': rows}
   output = pathlib.Path(values.output)
   output.mkdir(parents=True, exist_ok=True)
   (output / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
-  (output / 'results.md').write_text(_markdown(results))
-  print(_markdown(results))
+  text = _markdown(results)
+  (output / 'results.md').write_text(text)
+  print(text)
 
 
-def _contender(name: str, python: str, module: str) -> contest.Contender:
-  pairs = [(x, y) for x in _LAYERS for y in _DIRECTIONS]
+def _contender(
+  name: str, python: str, module: str, order: str = ''
+) -> contest.Contender:
+  pairs = [(layer, what) for layer in _LAYERS for what in _DIRECTIONS]
   pairs.remove(('conv1', 'gradient of inputs'))
-  job = {
-    'programs': {
-      f'{layer}, {direction}': (dataclasses.asdict(_LAYERS[layer]), direction)
-      for layer, direction in pairs
-    },
-    'batch_size': flags.FLAGS.batch_size,
-    'order': name.split()[-1],
+  programs = {
+    f'{layer}, {what}': (dataclasses.asdict(_LAYERS[layer]), what)
+    for layer, what in pairs
   }
+  job = {'programs': programs, 'batch_size': flags.FLAGS.batch_size}
+  job |= {'order': order} if order else {}
   command = [python, '-m', f'{__spec__.parent}.{module}', json.dumps(job)]
-  return contest.Contender(name, command, {'GLIBC_TUNABLES': step.MALLOC})
+  return contest.Contender(name, command, {'GLIBC_TUNABLES': contest.MALLOC})
 
 
 def _markdown(results: dict) -> str:
   """Returns the text of results.md."""
   settings, rows = results['settings'], results['rows']
-  times = {}  # by program and contender, in ms
-  for row in rows:
-    if 'median' in row:
-      time = 1e3 * settings['batch_size'] / row['median']
-      times.setdefault(row['what'], {})[row['name']] = time
-  names = list(dict.fromkeys(row['name'] for row in rows))
-  lines = [_line(what, own, names) for what, own in times.items()]
-  total = {
-    name: sum(own.get(name, 0) for own in times.values()) for name in names
+  ours, *others = dict.fromkeys(row['name'] for row in rows)
+  times = {  # ms, by program and contender
+    (row['what'], row['name']): 1e3 * settings['batch_size'] / row['median']
+    for row in rows
+    if 'rates' in row
   }
-  lines.append(_line('sum', total, names))
-  head = ['ms a batch', *names, 'fastest of PyTorch / ours']
-  title = machine.heading('Convolutions of AlexNet', results['about'])
+  totals = collections.Counter()
+  for (_, name), time in times.items():
+    totals['sum', name] += time
+  lines = [
+    _line(what, ours, others, times | totals)
+    for what in [*dict.fromkeys(what for what, _ in times), 'sum']
+  ]
+  head = ['ms a batch', ours, *others, 'fastest of PyTorch / ours']
   return (
-    f'{title}\n{tables.markdown(head, lines)}\n\nBatches of '
-    f'{settings["batch_size"]}; medians of {settings["rounds"]} rounds of at '
-    f'least {settings["seconds"]} s. {contest.disturbance(rows)}\n'
+    f'{machine.heading("Convolutions of AlexNet", results["about"])}\n'
+    f'{tables.markdown(head, lines)}\n\n{_conditions(rows, settings)}\n'
   )
 
 
-def _line(what: str, times: dict[str, float], names: list[str]) -> list[str]:
-  ours, *others = (times.get(name, 0.0) for name in names)
-  cells = [f'{time:.0f}' for time in (ours, *others)]
-  return [what, *cells, f'{min(others) / ours:.2f}']
+def _line(what: str, ours: str, others: list[str], times: dict) -> list[str]:
+  cells = [
+    f'{times[what, name]:.1f}' if (what, name) in times else ''
+    for name in (ours, *others)
+  ]
+  theirs = [times[what, name] for name in others if (what, name) in times]
+  ratio = ''
+  if theirs and (what, ours) in times:
+    ratio = f'{min(theirs) / times[what, ours]:.2f}'
+  return [what, *cells, ratio]
+
+
+def _conditions(rows: list[dict], settings: dict) -> str:
+  failures = [
+    f'{row["name"]}: {contest.why_missing(row)}. '
+    for row in rows
+    if 'status' in row
+  ]
+  return (
+    f'Batches of {settings["batch_size"]}; medians of {settings["rounds"]} '
+    f'rounds of at least {settings["seconds"]} s. {contest.versions(rows)}. '
+    f'{"".join(failures)}{contest.disturbance(rows)}'
+  )
 
 
 def _define_flags() -> None:

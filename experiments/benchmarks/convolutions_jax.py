@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from alexnet_jax import parallel
 from alexnet_jax.models import layers
-from experiments.benchmarks import contest, step_worker
+from experiments.benchmarks import contest, machine, step_worker
 
 
 def _create(job: dict) -> tuple[dict[str, contest.Measure], dict]:
@@ -19,7 +19,7 @@ def _create(job: dict) -> tuple[dict[str, contest.Measure], dict]:
   }
   for measure in measures.values():
     measure(0.0)
-  return measures, {}
+  return measures, {'versions': machine.versions(('jax',))}
 
 
 def _start(count: int, layer: dict, direction: str) -> step_worker.Start:
@@ -36,29 +36,33 @@ def _start(count: int, layer: dict, direction: str) -> step_worker.Start:
     padding = tuple(layer['padding'])
     return layers.convolve_towers(both, kernels, layer['stride'], padding)
 
-  maps = jax.tree.map(jnp.ones_like, convolve(towers, kernels))
-  program = jax.jit(_functions(convolve)[direction])
-  options = parallel.compiler_options(deterministic=False)
-  compiled = program.lower(towers, kernels, maps).compile(options)
+  shapes = jax.eval_shape(convolve, towers, kernels)
+  gradient = [jnp.ones(maps.shape) for maps in shapes]
+  program = {
+    'forward': lambda x, k, _: convolve(x, k),
+    'gradient of inputs': lambda x, k, g: _pull_back(
+      lambda x: convolve(x, k), x, g
+    ),
+    'gradient of filters': lambda x, k, g: _pull_back(
+      lambda k: convolve(x, k), k, g
+    ),
+  }[direction]
+  compiled = (
+    jax.jit(program)
+    .lower(towers, kernels, gradient)
+    .compile(parallel.compiler_options(deterministic=False))
+  )
 
   def start() -> Callable[[], object]:
-    results = compiled(towers, kernels, maps)
+    results = compiled(towers, kernels, gradient)
     return functools.partial(jax.block_until_ready, results)
 
   return start
 
 
-def _functions(convolve: Callable) -> dict[str, Callable]:
-  """Returns a function of (towers, kernels, gradient) for each direction."""
-  return {
-    'forward': lambda x, k, g: convolve(x, k),
-    'gradient of inputs': lambda x, k, g: jax.vjp(lambda x: convolve(x, k), x)[
-      1
-    ](g),
-    'gradient of filters': lambda x, k, g: jax.vjp(lambda k: convolve(x, k), k)[
-      1
-    ](g),
-  }
+def _pull_back(function: Callable, x, gradient: layers.Towers):
+  """Returns the gradient of a linear function's argument."""
+  return jax.linear_transpose(function, x)(gradient)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from experiments.benchmarks import contest, step_worker
+from experiments.benchmarks import contest, machine, step_worker
 
 # Which gradients `convolution_backward` returns: inputs, filters, biases.
 _WANTED = {
@@ -22,7 +22,7 @@ def _create(job: dict) -> tuple[dict[str, contest.Measure], dict]:
   }
   for measure in measures.values():
     measure(0.0)
-  return measures, {}
+  return measures, {'versions': machine.versions(('torch',))}
 
 
 def _start(
@@ -30,8 +30,8 @@ def _start(
 ) -> step_worker.Start:
   """Returns a function that does a convolution, or one of its gradients."""
   side, channels, kernel = layer['side'], layer['channels'], layer['kernel']
-  before, after = layer['padding']
-  padding, more = min(before, after), abs(after - before)
+  padding, after = layer['padding']
+  more = after - padding
   groups = 1 if layer['shared'] else 2
   x = torch.ones(count, groups * channels, side, side)
   x = functional.pad(x, (0, more, 0, more)).contiguous(memory_format=order)

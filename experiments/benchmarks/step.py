@@ -14,12 +14,13 @@ How it is fair:
   in every round (see `contest`). Medians are reported, and ratios are medians
   of the rounds' ratios to the first row of those that took turns.
 * A measurement ends with the step that passes --seconds: one step at least.
-* All networks are built from the same table of layers. PyTorch's response norm
-  runs over the channels of both towers, as its users would write it.
+* All networks but ResNet-18 are built from the same table of layers. PyTorch's
+  response norm runs over the channels of both towers, as its users would write
+  it.
 * Ours alone adds colour noise, sums metrics and checks that all is finite. Its
   evaluation counts errors, that of the others is the forward pass.
 * "One square product" multiplies two square matrices, with as many operations
-  as PyTorch counts in the step.
+  as the step has.
 * Every round records how many cores other programs used meanwhile.
 """
 
@@ -38,11 +39,6 @@ from alexnet_jax.tools import tables
 from experiments import notebook, relatives
 from experiments.benchmarks import contest, machine, tricks
 
-# glibc's malloc: huge pages, and memory that stays with the process.
-MALLOC = (
-  'glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:'
-  'glibc.malloc.trim_threshold=17179869184'
-)
 _TRAIN, _EVALUATE = 'train', 'evaluate'
 
 
@@ -187,6 +183,8 @@ SECTIONS = {
     'One trick less: CIFAR-10 18pct net',
     'cifar10',
     _without(tricks.OF_CIFAR10),
+    {},
+    (_TRAIN,),
   ),
   'ablation_cifar10_lrn': Section(
     'One trick less: CIFAR-10 conv-local net',
@@ -292,7 +290,7 @@ def _process(contender: Contender, section: Section) -> contest.Contender:
   python = flags.FLAGS.torch_python if is_torch else sys.executable
   module = f'{__spec__.parent}.{contender.module}'
   variables = {
-    'GLIBC_TUNABLES': MALLOC,
+    'GLIBC_TUNABLES': contest.MALLOC,
     'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
   }
   return contest.Contender(
@@ -372,14 +370,13 @@ def _ratio(row: dict, other: dict) -> str:
 
 def _conditions(section: dict) -> str:
   rows, settings = section['rows'], section['settings']
-  pairs = [pair for row in rows for pair in row.get('versions', {}).items()]
-  versions = ', '.join(f'{name} {v}' for name, v in sorted({*pairs}))
   return (
     f'Commit {section["about"]["git_commit"]}, {section["about"]["devices"][0]}'
     f'; batches of {settings["batch_size"]} where nothing else is said, '
     f'{settings["rounds"]} rounds of at least {settings["seconds"]} s, seed '
-    f'{settings["seed"]}. {versions}. Memory is that of the GPU, if there is '
-    f'one, where float32 products are TF32 for all. {contest.disturbance(rows)}'
+    f'{settings["seed"]}. {contest.versions(rows)}. Memory is that of the GPU, '
+    'if there is one, where float32 products are TF32 for all. '
+    f'{contest.disturbance(rows)}'
   )
 
 

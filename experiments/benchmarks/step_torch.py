@@ -1,6 +1,6 @@
 """The training step in PyTorch, in its usual modes.
 
-AlexNet and its relatives of 2012 are built from the same table of layers.
+All networks but ResNet-18 are built from the same table of layers.
 """
 
 import collections
@@ -16,9 +16,11 @@ from alexnet_jax.models import alexnet
 from experiments.benchmarks import step_worker
 from tests import torch_nets
 
-_ACTIVATIONS = {'relu': nn.ReLU, 'tanh': nn.Tanh, 'sigmoid': nn.Sigmoid}
-# Blocks of each stage, and whether they are bottlenecks (torchvision's).
-_RESNETS = {'resnet18': ((2, 2, 2, 2), False), 'resnet50': ((3, 4, 6, 3), True)}
+_ACTIVATIONS = {
+  'relu': lambda: nn.ReLU(inplace=True),
+  'tanh': nn.Tanh,
+  'sigmoid': nn.Sigmoid,
+}
 
 
 class Step:
@@ -113,10 +115,9 @@ def build(config: ml_collections.ConfigDict, fast_lrn: bool) -> nn.Module:
     fast_lrn: Whether to use `FastLRN` in place of `nn.LocalResponseNorm`.
   """
   model = config.model
-  if model.name in _RESNETS:
-    blocks, bottleneck = _RESNETS[model.name]
+  if model.name == 'resnet18':
     return torch_nets.ResNet(
-      blocks, 64, bottleneck, 'B', 'imagenet', model.num_classes
+      (2, 2, 2, 2), 64, False, 'B', 'imagenet', model.num_classes
     )
   shape, blocks = (3, *[config.data.crop_size] * 2), collections.OrderedDict()
   for name, row in alexnet.layer_table(model).items():

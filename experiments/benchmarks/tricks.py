@@ -1,7 +1,6 @@
 """Tricks of the training step, and replacements to leave one out."""
 
 import contextlib
-from typing import Any
 from unittest import mock
 
 from alexnet_jax import parallel
@@ -16,16 +15,8 @@ _POOLS = 'pools by reduce_window'
 _BIASES = 'sums of biases left to XLA'
 _READ_TWICE = 'what is read twice left to XLA'
 _OPTIONS = 'no compiler options'
-_SUMS = 'sums by XLA itself'
+_SUMS = 'reductions by XLA itself'
 _PIXELS = 'conv1 on pixels, not on blocks'
-
-
-def _without_sums(deterministic: bool) -> dict[str, Any]:
-  option = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT'}
-  return _compiler_options(deterministic) | option
-
-
-_compiler_options = parallel.compiler_options
 
 # Name -> functions and their replacements.
 _REPLACED = {
@@ -51,7 +42,7 @@ _REPLACED = {
   _READ_TWICE: {'_stored': lambda x: x},
   PLACES: {'_is_slow': lambda x, kernel: False},
   _OPTIONS: {'compiler_options': lambda deterministic: {}},
-  _SUMS: {'compiler_options': _without_sums},
+  _SUMS: {'LIBRARY_FUSIONS': ('LIBRARY_FUSION_TYPE_DOT',)},
   NOT_DONATED: {},
 }
 
