@@ -54,7 +54,6 @@ def _create(
     for what in job['measures']
   }
   for measure in measures.values():
-    measure(0.0)
     measure(_WARM_UP_SECONDS)
   used = 2**10 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return measures, {
@@ -81,9 +80,14 @@ def random_batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
 
 
 def timed(start: Start, images: int, in_flight: int) -> contest.Measure:
-  """Returns a measure that works until the time is over, once at least."""
+  """Returns a measure that works until the time is over, once at least.
+
+  Work that does not count comes first: some systems take memory from a process
+  that was stopped, and the first step would wait to get it back.
+  """
 
   def measure(seconds: float) -> tuple[int, float]:
+    start()()
     began, elapsed, count = time.perf_counter(), 0.0, 0
     waits = collections.deque()
     while elapsed < seconds or not count:
