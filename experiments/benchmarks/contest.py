@@ -55,6 +55,24 @@ class Contender:
   environment: dict[str, str]
 
 
+def define_flags(output: str, seconds: float, library: str) -> None:
+  """Defines what the programs of contests have in common.
+
+  Args:
+    output: Default directory of the results.
+    seconds: Default length of a measurement.
+    library: What the interpreter of --torch_python must have.
+  """
+  from absl import flags  # the Pythons of contenders may lack it
+
+  flags.DEFINE_string('output', output, 'Directory of the results.')
+  flags.DEFINE_integer('rounds', 5, 'Measurements of each.', lower_bound=1)
+  flags.DEFINE_float('seconds', seconds, 'Least length of a measurement.')
+  flags.DEFINE_string(
+    'torch_python', sys.executable, f'Interpreter that has {library}.'
+  )
+
+
 def run(
   contenders: Iterable[Contender], rounds: int, seconds: float, seed: int
 ) -> list[dict]:

@@ -151,15 +151,8 @@ def _conditions(rows: list[dict], settings: dict) -> str:
 
 
 def _define_flags() -> None:
-  flags.DEFINE_string(
-    'output', 'runs/benchmark_convolutions', 'Directory of the results.'
-  )
+  contest.define_flags('runs/benchmark_convolutions', 1, 'PyTorch')
   flags.DEFINE_integer('batch_size', 128, 'Images a batch.', lower_bound=1)
-  flags.DEFINE_integer('rounds', 5, 'Measurements of each.', lower_bound=1)
-  flags.DEFINE_float('seconds', 1, 'Least length of a measurement.')
-  flags.DEFINE_string(
-    'torch_python', sys.executable, 'Interpreter that has PyTorch.'
-  )
   flags.DEFINE_integer('seed', 0, 'Seed of the orders.')
 
 

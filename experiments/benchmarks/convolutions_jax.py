@@ -17,8 +17,6 @@ def _create(job: dict) -> tuple[dict[str, contest.Measure], dict]:
     name: step_worker.timed(_start(count, layer, direction), count, 1)
     for name, (layer, direction) in job['programs'].items()
   }
-  for measure in measures.values():
-    measure(0.0)
   return measures, {'versions': machine.versions(('jax',))}
 
 

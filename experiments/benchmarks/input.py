@@ -53,18 +53,11 @@ def define_flags() -> None:
   config_flags.DEFINE_config_file(
     'config', 'configs/alexnet.py', 'A file of configs/, optionally with :DATA.'
   )
-  flags.DEFINE_string(
-    'output', 'runs/benchmark_input', 'Directory of the results.'
-  )
+  contest.define_flags('runs/benchmark_input', 10, 'torchvision')
   flags.DEFINE_multi_integer(
     'workers', sorted({1, os.cpu_count()}), 'Workers a loader.', lower_bound=1
   )
-  flags.DEFINE_integer('rounds', 5, 'Measurements of each.', lower_bound=1)
-  flags.DEFINE_float('seconds', 10, 'Least length of a measurement.')
   flags.DEFINE_integer('num_images', 512, 'Different images.', lower_bound=1)
-  flags.DEFINE_string(
-    'torch_python', sys.executable, 'Interpreter that has torchvision.'
-  )
 
 
 def main(_) -> None:

@@ -233,15 +233,8 @@ def define_flags() -> None:
   """Defines the flags of the program."""
   names = list(SECTIONS)
   flags.DEFINE_multi_enum('sections', names, names, 'Which to measure.')
-  flags.DEFINE_string(
-    'output', 'runs/benchmark_step', 'Directory of the results.'
-  )
+  contest.define_flags('runs/benchmark_step', 5, 'PyTorch')
   flags.DEFINE_integer('batch_size', 128, 'Images a batch.', lower_bound=1)
-  flags.DEFINE_integer('rounds', 5, 'Measurements of each.', lower_bound=1)
-  flags.DEFINE_float('seconds', 5, 'Least length of a measurement.')
-  flags.DEFINE_string(
-    'torch_python', sys.executable, 'Interpreter that has PyTorch.'
-  )
   flags.DEFINE_integer('seed', 0, 'Seed of pictures, networks and orders.')
 
 
